@@ -28,7 +28,7 @@ from dgemma_lsp import __version__
 from dgemma_lsp.documents.positions import PositionEncoding
 from dgemma_lsp.documents.store import Document
 from dgemma_lsp.engine_client.connector import chosen_model, engine_connector
-from dgemma_lsp.engine_client.front_door import FrontDoor, serve_command
+from dgemma_lsp.engine_client.http_server_process import HttpServerProcess, serve_command
 from dgemma_lsp.engine_client.status import METHOD, ServerStatus, StatusKind
 from dgemma_lsp.metrics.recorder import TALLY, StatsRecorder
 from dgemma_lsp.metrics.store import StatsFile
@@ -91,7 +91,7 @@ class DgemmaServer(LanguageServer):
             StatsFile.locate(environ, home=home), clock=clock, today=lambda: datetime.now(UTC).date().isoformat()
         )
         self.session = Session(connector, chosen_model, clock=clock, notifier=self, recorder=recorder, home=home)
-        self.front_door = FrontDoor(lambda message: self.session.warn([message]))
+        self.http_server_process = HttpServerProcess(lambda message: self.session.warn([message]))
         self.serve_command = serve_command
         self.declined = DeclinedModels.locate(environ, home=home)
         self.pull_command = pull_command
@@ -179,9 +179,9 @@ class DgemmaServer(LanguageServer):
         """Logs a fault by its kind, in place of pygls's pop-up: its message may quote a body."""
         _log.error("a message could not be handled (%s)", type(error).__name__)
 
-    def keep_front_door(self) -> None:
-        """Starts or ends the HTTP front door as the settings require."""
-        self.front_door.configure(self.serve_command(self.session.settings))
+    def keep_http_server(self) -> None:
+        """Starts or ends the HTTP server as the settings require."""
+        self.http_server_process.configure(self.serve_command(self.session.settings))
 
     def offer_menu(self) -> None:
         """Registers the handler of the completion menu."""

@@ -52,7 +52,7 @@ async def _initialized(ls: DgemmaServer, params: types.InitializedParams) -> Non
     if workspace and workspace.configuration:
         await _pull_configuration(ls)
     tell_missing(ls)
-    ls.keep_front_door()
+    ls.keep_http_server()
 
 
 async def _configuration_changed(ls: DgemmaServer, params: types.DidChangeConfigurationParams) -> None:
@@ -79,7 +79,7 @@ async def _configure(ls: DgemmaServer, raw: object) -> None:
     ls.session.configure(raw)
     configure_logs(ls.session.settings.log_level)
     tell_missing(ls)
-    ls.keep_front_door()
+    ls.keep_http_server()
     if not ls.session.settings.completion_fallback or ls.offers_menu:
         return
     text_document = ls.client_capabilities.text_document
@@ -102,7 +102,7 @@ async def _register(ls: DgemmaServer, method: str, options: dict[str, Any]) -> N
 async def _shutdown(ls: DgemmaServer, params: None) -> None:
     ls.shut_down = True
     try:
-        await ls.front_door.close()
+        await ls.http_server_process.close()
         await ls.session.close()
     except Exception as error:
         # The editor cannot do anything about it, and wants to close.

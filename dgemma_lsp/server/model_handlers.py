@@ -110,7 +110,7 @@ async def _fetched(ls: DgemmaServer, token: Token | None) -> str:
         except ProcessFailed as error:
             raise JsonRpcException(str(error), code=_REQUEST_FAILED) from None
         ls.session.model_fetched()
-        ls.keep_front_door()
+        ls.keep_http_server()
     return f"the model {entry.name} is there; the next completion uses it"
 
 

@@ -1,4 +1,4 @@
-"""Real clients of other projects against the HTTP front door: run by `make test-clients` and by nothing else.
+"""Real clients of other projects against the HTTP server: run by `make test-clients` and by nothing else.
 
 They carry the marker `clients`, which is deselected by default. They lie in `.clients/`: a virtual environment of their
 own, because their requirements must not affect those of this project, and packages of Node.
@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.engine.http_api.front_door import FrontDoor
+from tests.engine.http_api.running_server import RunningServer
 
 HERE = Path(__file__).parent
 CLIENTS = HERE.parents[1] / ".clients"
@@ -27,13 +27,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.clients)
 
 
-async def run(door: FrontDoor, *command: str | Path, **environ: str) -> str:
+async def run(running: RunningServer, *command: str | Path, **environ: str) -> str:
     """Runs a client, which has the server's URL in `URL`, and returns what it prints."""
     result = await asyncio.to_thread(
         subprocess.run,
         [str(part) for part in command],
         cwd=CLIENTS,
-        env=os.environ | {"URL": door.url} | environ,
+        env=os.environ | {"URL": running.url} | environ,
         capture_output=True,
         text=True,
         timeout=120,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.clients.conftest import run
-from tests.engine.http_api.front_door import front_door
+from tests.engine.http_api.running_server import running_server
 
 FIM = """
 const { constructLlmApi } = await import("@continuedev/openai-adapters");
@@ -22,8 +22,8 @@ console.log(text);
 
 @pytest.mark.parametrize(("provider", "base"), [("deepseek", "/"), ("mistral", "/v1/"), ("inception", "/v1/")])
 async def test_adapter_streams_a_middle(provider: str, base: str) -> None:
-    async with front_door() as door:
-        out = await run(door, "node", "--input-type=module", "-e", FIM, PROVIDER=provider, BASE=base)
+    async with running_server() as server:
+        out = await run(server, "node", "--input-type=module", "-e", FIM, PROVIDER=provider, BASE=base)
     assert out == "alpha + beta"
-    (context,) = door.engine.contexts
+    (context,) = server.engine.contexts
     assert (context.prefix, context.suffix, context.max_middle_tokens) == ("def f(x):\n    return ", "\nf(1)\n", 16)

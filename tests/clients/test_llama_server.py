@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from tests.clients.conftest import CLIENTS
-from tests.engine.http_api.front_door import AnsweringEngine, FrontDoor, Reply, front_door
+from tests.engine.http_api.running_server import AnsweringEngine, Reply, RunningServer, running_server
 
 FOLDER = CLIENTS / "llama.cpp"
 PATIENCE_S = 60.0
@@ -85,7 +85,7 @@ def port() -> int:
 
 
 @asynccontextmanager
-async def reference(port: int) -> AsyncIterator[FrontDoor]:
+async def reference(port: int) -> AsyncIterator[RunningServer]:
     """Runs llama.cpp's server with the loader and the libraries that came with it."""
     (libraries,) = (FOLDER / "usr/lib").glob("*-linux-gnu")
     loader = next(libraries.glob("ld-linux-*.so.*"))
@@ -99,30 +99,30 @@ async def reference(port: int) -> AsyncIterator[FrontDoor]:
         stdout=asyncio.subprocess.DEVNULL,
         stderr=asyncio.subprocess.DEVNULL,
     )
-    door = FrontDoor(AnsweringEngine(), port, f"http://127.0.0.1:{port}")
+    running = RunningServer(AnsweringEngine(), port, f"http://127.0.0.1:{port}")
     try:
         async with asyncio.timeout(PATIENCE_S):
-            while not await is_ready(door):
+            while not await is_ready(running):
                 await asyncio.sleep(0.1)
-        yield door
+        yield running
     finally:
         process.kill()
         await process.wait()
 
 
-async def is_ready(door: FrontDoor) -> bool:
+async def is_ready(running: RunningServer) -> bool:
     try:
-        return (await door.get("/health")).status == 200
+        return (await running.get("/health")).status == 200
     except OSError:
         return False
 
 
 async def test_answers_have_the_fields_and_types_of_the_reference_server(port: int) -> None:
     wrong: list[str] = []
-    async with reference(port) as theirs, front_door(AnsweringEngine("alpha", "beta")) as ours:
+    async with reference(port) as theirs, running_server(AnsweringEngine("alpha", "beta")) as ours:
         for method, path, body in REQUESTS:
             data = None if body is None else json.dumps(body).encode()
-            expected, found = [await door.request(method, path, data) for door in (theirs, ours)]
+            expected, found = [await running.request(method, path, data) for running in (theirs, ours)]
             wrong += [f"{method} {path} {body}: {fault}" for fault in compared(path, expected, found)]
     assert wrong == [], "\n".join(wrong)
 

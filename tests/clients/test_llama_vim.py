@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from tests.clients.conftest import CLIENTS
-from tests.engine.http_api.front_door import FrontDoor, front_door, until
+from tests.engine.http_api.running_server import RunningServer, running_server, until
 
 NVIM = CLIENTS.parent / ".editors/neovim/nvim"
 PATIENCE_S = 30.0
@@ -41,10 +41,10 @@ class Neovim:
 
 
 @asynccontextmanager
-async def editing(door: FrontDoor, folder: Path) -> AsyncIterator[Neovim]:
+async def editing(server: RunningServer, folder: Path) -> AsyncIterator[Neovim]:
     file, socket = folder / "a.py", folder / "nvim.sock"
     file.write_text("def f(x):\n    \n\n\ndef g():\n    pass\n")
-    config = f"let g:llama_config = {{'endpoint_fim': '{door.url}/infill', 'show_info': 0}}"
+    config = f"let g:llama_config = {{'endpoint_fim': '{server.url}/infill', 'show_info': 0}}"
     plugin = f"set runtimepath+={CLIENTS / 'llama.vim'}"
     process = await asyncio.create_subprocess_exec(
         *(NVIM, "--headless", "--clean", "--cmd", config, "--cmd", plugin, "--listen", str(socket), str(file)),
@@ -62,15 +62,15 @@ async def editing(door: FrontDoor, folder: Path) -> AsyncIterator[Neovim]:
 
 
 async def test_suggestion_is_shown_and_accepted(tmp_path: Path) -> None:
-    async with front_door() as door, editing(door, tmp_path) as neovim:
+    async with running_server() as server, editing(server, tmp_path) as neovim:
         await neovim.keys("2GA")
         await neovim.keys("return ")
         await neovim.until("llama#is_fim_hint_shown()", "true")
-        asked = next(one for one in door.engine.contexts if one.prefix.endswith("    return "))
+        asked = next(one for one in server.engine.contexts if one.prefix.endswith("    return "))
         assert asked.prefix == "def f(x):\n    return "
         assert asked.suffix == "\n\n\ndef g():\n    pass\n"
         # The plugin prefetches as soon as it has shown a text; an earlier key would end that request.
-        contexts = door.engine.contexts
+        contexts = server.engine.contexts
         await until(lambda: any(one.speculative and one.prefix.endswith("return alpha + beta") for one in contexts))
         await neovim.keys("<Tab>")
         await neovim.until("trim(getline(2))", "return alpha + beta")

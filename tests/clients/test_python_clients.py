@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.clients.conftest import CLIENTS, run
-from tests.engine.http_api.front_door import front_door
+from tests.engine.http_api.running_server import running_server
 
 PYTHON = CLIENTS / "venv/bin/python"
 LITELLM = """
@@ -30,20 +30,20 @@ print("".join(part.choices[0].text or "" for part in litellm.text_completion(**o
 )
 async def test_litellm_completes_whole_and_in_a_stream(provider: str, base: str) -> None:
     environ = {"MODEL": f"{provider}/tiny", "BASE": base, "LITELLM_LOCAL_MODEL_COST_MAP": "True"}
-    async with front_door() as door:
-        out = await run(door, PYTHON, "-c", LITELLM, **environ)
+    async with running_server() as server:
+        out = await run(server, PYTHON, "-c", LITELLM, **environ)
     assert out.splitlines() == ["alpha + beta stop", "alpha + beta"]
-    for context in door.engine.contexts:
+    for context in server.engine.contexts:
         assert (context.prefix, context.suffix, context.max_middle_tokens) == ("def f(x):\n    return ", "\n", 16)
 
 
 @pytest.mark.parametrize("options", [(), ("--no-stream",)])
 async def test_llm_completes(tmp_path: Path, options: tuple[str, ...]) -> None:
-    async with front_door() as door:
+    async with running_server() as server:
         (tmp_path / "extra-openai-models.yaml").write_text(
-            f"- model_id: dgemma\n  model_name: tiny\n  api_base: {door.url}/v1\n  completion: true\n"
+            f"- model_id: dgemma\n  model_name: tiny\n  api_base: {server.url}/v1\n  completion: true\n"
         )
         command = (PYTHON, "-m", "llm", "-m", "dgemma", "--key", "none", "--no-log", *options, "x = ")
-        out = await run(door, *command, LLM_USER_PATH=str(tmp_path))
+        out = await run(server, *command, LLM_USER_PATH=str(tmp_path))
     assert out == "alpha + beta"
-    assert door.engine.contexts[0].prefix.endswith("x = ")
+    assert server.engine.contexts[0].prefix.endswith("x = ")

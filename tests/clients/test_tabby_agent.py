@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from tests.clients.conftest import run
-from tests.engine.http_api.front_door import AnsweringEngine, front_door
+from tests.engine.http_api.running_server import AnsweringEngine, running_server
 
 COMPLETE = """
 const { TabbyAgent } = (await import("tabby-agent")).default;
@@ -30,14 +30,14 @@ process.exit(0);
 async def test_agent_completes_and_reports_that_the_text_was_shown(tmp_path: Path) -> None:
     config = tmp_path / ".tabby-client/agent/config.toml"
     config.parent.mkdir(parents=True)
-    async with front_door(AnsweringEngine("alpha + beta", "x")) as door:
+    async with running_server(AnsweringEngine("alpha + beta", "x")) as server:
         config.write_text(
-            f'[server]\nendpoint = "{door.url}"\ntoken = "none"\n\n[anonymousUsageTracking]\ndisable = true\n'
+            f'[server]\nendpoint = "{server.url}"\ntoken = "none"\n\n[anonymousUsageTracking]\ndisable = true\n'
         )
-        out = await run(door, "node", "--input-type=module", "-e", COMPLETE, HOME=str(tmp_path))
+        out = await run(server, "node", "--input-type=module", "-e", COMPLETE, HOME=str(tmp_path))
     said = json.loads(out)
     assert (said["status"], said["model"], said["isTold"]) == ("ready", "fake", True)
     assert said["choices"][0] == "alpha + beta"
-    (context,) = door.engine.contexts
+    (context,) = server.engine.contexts
     assert (context.prefix, context.suffix) == ("def f(x):\n    return ", "\n\n\ndef g():\n    pass\n")
     assert (context.path, context.language) == ("a.py", "python")

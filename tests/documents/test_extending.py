@@ -29,7 +29,7 @@ from dgemma_engine.scheduling.timing import Cancel
 
 from dgemma_lsp.settings.settings import SECTION
 from tests.documents.blocks import blocks
-from tests.engine.http_api.front_door import front_door
+from tests.engine.http_api.running_server import running_server
 
 pytestmark = pytest.mark.documents
 PAGE = "docs/EXTENDING.md"
@@ -101,10 +101,10 @@ def test_setting_refuses_what_it_does_not_take() -> None:
 
 async def test_dialect_answers_over_http(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(app, "DIALECTS", (*app.DIALECTS, defined("GapDialect")))
-    async with front_door() as door:
-        reply = await door.post("/gap", {"before": "x = ", "after": "\n"})
+    async with running_server() as server:
+        reply = await server.post("/gap", {"before": "x = ", "after": "\n"})
         assert (reply.status, reply.json) == (200, {"text": "alpha + beta"})
-        refused = await door.post("/gap", {"after": "\n"})
+        refused = await server.post("/gap", {"after": "\n"})
         assert refused.status == 400
         assert "before" in refused.json["error"]["message"]
 

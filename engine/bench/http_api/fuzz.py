@@ -1,4 +1,4 @@
-"""Requests that Schemathesis makes from the published document, against the HTTP front door: answers and faults.
+"""Requests that Schemathesis makes from the published document, against the HTTP server: answers and faults.
 
     make fuzz-http
 
@@ -23,12 +23,12 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "server"))
 import record
 import schemathesis
 from dgemma_engine.http_api.app import OPENAPI_PATH, create_app
-from front_door import front_door
+from running_server import running_server
 from typing_traces import watched
 
 sys.path.insert(0, str(record.HERE.parents[1]))
-from tests.engine.http_api.front_door import FREE_PORT, AnsweringEngine
 from tests.engine.http_api.fuzzing import Fuzzer
+from tests.engine.http_api.running_server import FREE_PORT, AnsweringEngine
 
 
 def with_instant_engine(num_cases: int) -> dict[str, Any]:
@@ -42,7 +42,7 @@ def with_real_engine(num_cases: int) -> dict[str, Any]:
 
     async def playing() -> dict[str, Any]:
         with tempfile.TemporaryDirectory(prefix="t-") as folder:
-            async with watched(Path(folder)), front_door(folder) as (url, _pid):
+            async with watched(Path(folder)), running_server(folder) as (url, _pid):
                 schema = await asyncio.to_thread(schemathesis.openapi.from_url, url + OPENAPI_PATH)
                 return await asyncio.to_thread(played, Fuzzer(schema), num_cases)
 

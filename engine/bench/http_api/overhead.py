@@ -1,6 +1,6 @@
 """What HTTP adds to a request over the socket: one at a time, interleaved, and 50 clients at once; and its memory.
 
-The engine answers at once, in a process of its own; the front door is `dgemma-engine serve` in another. Each round
+The engine answers at once, in a process of its own; the HTTP server is `dgemma-engine serve` in another. Each round
 types one character into the middle of a 2,000-line file and asks the same over the socket, over a connection that stays
 open, and over a new connection. What HTTP adds is the difference within a round. Then 50 clients ask at once, 80 (more
 than may wait), and 20 typists three times each: once with requests that take that engine 200 ms, and once with the
@@ -31,7 +31,7 @@ import record
 from dgemma_engine.ipc.client import EngineClient
 from dgemma_engine.ipc.endpoint import EngineLocation
 from dgemma_engine.protocol.messages import Context
-from front_door import Connection, front_door
+from running_server import Connection, running_server
 from typing_traces import watched
 
 NUM_LINES = 2_000
@@ -141,13 +141,13 @@ async def measure(rounds: int) -> dict[str, Any]:
     """Returns all figures."""
     with tempfile.TemporaryDirectory(prefix="dgemma-") as runtime:
         location = EngineLocation.locate({"DGEMMA_RUNTIME_DIR": runtime}, model="tiny")
-        async with instant_engine.process(location) as client, front_door(runtime) as (url, pid):
+        async with instant_engine.process(location) as client, running_server(runtime) as (url, pid):
             alone = await one_at_a_time(client, url, rounds)
             memory_before = psutil.Process(pid).memory_info().rss
             instant = await crowds(url, slow_body)
             memory = psutil.Process(pid).memory_info().rss
     with tempfile.TemporaryDirectory(prefix="dgemma-") as runtime:
-        async with watched(Path(runtime)), front_door(runtime) as (url, _pid):
+        async with watched(Path(runtime)), running_server(runtime) as (url, _pid):
             real = await crowds(url, real_body)
     return {
         "one_at_a_time": alone,

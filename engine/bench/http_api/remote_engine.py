@@ -41,8 +41,8 @@ from dgemma_engine.remote.remote_location import RemoteLocation
 from dgemma_engine.scheduling.cooperative import Pieces
 from dgemma_engine.scheduling.timing import Cancel
 from dgemma_engine.tracing.recorder import Recorder
-from front_door import front_door
 from instant_engine import SLOW_PATH, InstantEngine, process
+from running_server import running_server
 from spoiled_network import network_to, slow_network_to
 
 NUM_LINES, DELAY_MS = 2_000, 20.0
@@ -235,7 +235,7 @@ async def _outcome(connection: EngineConnection, document: str, number: int) -> 
 async def measure(rounds: int, num_questions: int, seed: int) -> dict[str, Any]:
     """Returns all figures."""
     with tempfile.TemporaryDirectory(prefix="dgemma-") as runtime:
-        async with engine(runtime) as client, front_door(runtime) as (url, _pid):
+        async with engine(runtime) as client, running_server(runtime) as (url, _pid):
             port = int(url.rpartition(":")[2])
             found: dict[str, Any] = {"keys": await keys(client, port, rounds)}
             return found | await sizes(port, _NUM_SIZES) | {"replay": await replay(port, num_questions, seed)}

@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # where `record` lies
 sys.path.insert(0, str(Path(__file__).parents[1] / "server"))
 
 import record
-from front_door import Connection, front_door
+from running_server import Connection, running_server
 from typing_traces import read_runs, watched
 
 SOURCE = Path(argparse.__file__)
@@ -45,7 +45,7 @@ async def replay(request: Any, folder: Path) -> dict[str, Any]:
     lines = SOURCE.read_text(encoding="utf-8").splitlines(keepends=True)  # noqa: ASYNC240
     before, after = "".join(lines[:FIRST_LINE]), "".join(lines[FIRST_LINE + NUM_TYPED_LINES :])
     typed = "".join(lines[FIRST_LINE : FIRST_LINE + NUM_TYPED_LINES])
-    async with watched(folder) as runs, front_door(str(folder)) as (url, _pid), Connection.open(url) as connection:
+    async with watched(folder) as runs, running_server(str(folder)) as (url, _pid), Connection.open(url) as connection:
         known = len(read_runs(runs))
         for num_keys in range(len(typed) + 1):
             status, _ = await connection.post(*request(before + typed[:num_keys], "\n" + after))

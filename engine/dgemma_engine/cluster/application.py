@@ -2,7 +2,7 @@
 
     import_path: dgemma_engine.cluster.application:build
 
-The application of the front door runs in the replica itself, so that a question takes one hop from Ray's proxy, and a
+The application of the HTTP server runs in the replica itself, so that a question takes one hop from Ray's proxy, and a
 session goes to the replica that has its documents warm: by consistent hashing of the header `x-session-id`.
 """
 

@@ -1,4 +1,4 @@
-"""One engine of several: the device thread of a resident engine under the application of the front door.
+"""One engine of several: the device thread of a resident engine under the application of the HTTP server.
 
 Ray Serve calls its constructor, which loads the model or raises; `reconfigure`, which applies limits; `check_health`,
 which raises once only another replica can help; `application`, which answers HTTP; and `infill`, which answers other
@@ -51,7 +51,7 @@ class Replica:
         clock: seconds that never go backwards.
 
     Attributes:
-        app: the front door over this engine; stays the same when limits change.
+        app: the HTTP server over this engine; stays the same when limits change.
         device: owns the model.
 
     Raises:
@@ -82,7 +82,7 @@ class Replica:
         chosen = Chosen(model=arguments.model, device=arguments.device)
         self._engine = DeviceEngine(self.device, chosen, clock=clock)
         self._clock = clock
-        self.app = ReplicaApp(self._front_door(settings))
+        self.app = ReplicaApp(self._http_app(settings))
         self.device.start()
         self._settled.wait()
         if self.device.progress.state is EngineState.FAILED:
@@ -176,9 +176,9 @@ class Replica:
         self._limits = limits
         self._measurements.reloaded(is_refused=False)
         # Requests sent as changes of one that only the former application has kept are requested again, whole.
-        self.app.app = self._front_door(settings)
+        self.app.app = self._http_app(settings)
 
-    def _front_door(self, settings: HttpSettings) -> ASGIApp:
+    def _http_app(self, settings: HttpSettings) -> ASGIApp:
         return create_app(self._engine, settings, clock=self._clock, on_end=self._measurements.ended)
 
     def _progressed_on_thread(self, progress: Progress) -> None:

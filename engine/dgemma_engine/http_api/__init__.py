@@ -1,1 +1,1 @@
-"""The HTTP front door: an ASGI application over a client's connection to the engine. Torch-free."""
+"""The HTTP server: an ASGI application over a client's connection to the engine. Torch-free."""

@@ -1,4 +1,4 @@
-"""Address, keys, names and limits of the HTTP front door: values, checked when they are made."""
+"""Address, keys, names and limits of the HTTP server: values, checked when they are made."""
 
 from __future__ import annotations
 

@@ -97,7 +97,7 @@ def unit(command: Sequence[str], environ: Mapping[str, str]) -> str:
     program, *rest = map(_quoted, command)
     words = " ".join([program, *(word.replace("$", "$$") for word in rest)])
     return (
-        "[Unit]\nDescription=HTTP front door of dgemma-engine\n\n"
+        "[Unit]\nDescription=HTTP server of dgemma-engine\n\n"
         f"[Service]\nExecStart={words}\n{variables}"
         "Restart=on-failure\nRestartSec=5\nKillMode=process\nNoNewPrivileges=yes\n\n"
         "[Install]\nWantedBy=default.target\n"

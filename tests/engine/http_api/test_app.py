@@ -18,7 +18,14 @@ from dgemma_engine.ipc.client import EngineClient
 from dgemma_engine.ipc.endpoint import EngineLocation
 
 from tests.engine.fake_engine import PATIENCE_S, SteppingEngine, serving
-from tests.engine.http_api.front_door import FREE_PORT, AnsweringEngine, FrontDoor, front_door, parsed, until
+from tests.engine.http_api.running_server import (
+    FREE_PORT,
+    AnsweringEngine,
+    RunningServer,
+    parsed,
+    running_server,
+    until,
+)
 from tests.lsp.chaos.engine import TEXT, chaos_engine
 
 SLOW = [
@@ -36,10 +43,10 @@ SLOW = [
 @pytest.mark.parametrize(("path", "body"), SLOW)
 async def test_client_that_closes_its_connection_ends_the_work(path: str, body: dict[str, Any]) -> None:
     engine = AnsweringEngine()
-    async with front_door(engine) as door:
-        _reader, writer = await door.open()
+    async with running_server(engine) as running:
+        _reader, writer = await running.open()
         data = json.dumps(body).encode()
-        writer.write(door.head("POST", path, data) + data)
+        writer.write(running.head("POST", path, data) + data)
         await until(lambda: len(engine.contexts) == 1)
         assert engine.num_cancelled == 0
         writer.close()
@@ -49,10 +56,10 @@ async def test_client_that_closes_its_connection_ends_the_work(path: str, body: 
 async def test_one_of_two_that_share_the_work_may_leave() -> None:
     engine = AnsweringEngine()
     body = json.dumps({"prompt": "SLOW"}).encode()
-    async with front_door(engine) as door:
-        writers = [(await door.open())[1] for _ in range(2)]
+    async with running_server(engine) as running:
+        writers = [(await running.open())[1] for _ in range(2)]
         for writer in writers:
-            writer.write(door.head("POST", "/v1/completions", body) + body)
+            writer.write(running.head("POST", "/v1/completions", body) + body)
         await until(lambda: len(engine.contexts) == 1)
         await asyncio.sleep(0.05)
         writers[0].close()
@@ -64,18 +71,18 @@ async def test_one_of_two_that_share_the_work_may_leave() -> None:
 
 async def test_requests_above_the_limit_get_429_with_retry_after() -> None:
     engine = AnsweringEngine()
-    async with front_door(engine, replace(FREE_PORT, max_requests=2)) as door:
+    async with running_server(engine, replace(FREE_PORT, max_requests=2)) as running:
         body = json.dumps({"prompt": "SLOW"}).encode()
-        writers = [(await door.open())[1] for _ in range(2)]
+        writers = [(await running.open())[1] for _ in range(2)]
         for number, writer in enumerate(writers):
             body = json.dumps({"prompt": f"{number} SLOW"}).encode()
-            writer.write(door.head("POST", "/v1/completions", body) + body)
+            writer.write(running.head("POST", "/v1/completions", body) + body)
         await until(lambda: len(engine.contexts) == 2)
-        reply = await door.post("/v1/completions", {"prompt": "x"})
+        reply = await running.post("/v1/completions", {"prompt": "x"})
         for writer in writers:
             writer.close()
         await until(lambda: engine.num_cancelled == 2)
-        again = await door.post("/v1/completions", {"prompt": "x"})
+        again = await running.post("/v1/completions", {"prompt": "x"})
     assert (reply.status, reply.headers["retry-after"], reply.headers["x-should-retry"]) == (429, "1", "false")
     assert reply.json["error"]["type"] == "rate_limit_error"
     assert again.status == 200
@@ -87,10 +94,10 @@ async def test_fifty_clients_at_once_are_all_answered_though_the_engine_takes_fo
     """Each takes 40 ms of the device, so that the last one's answer comes 2 s after its request."""
     settings = replace(FREE_PORT, deadline_ms=500.0)
     body = {"input_suffix": "", "n_predict": 8}
-    async with serving(tmp_path) as location, real_front_door(location, settings) as door:
-        await until_loaded(door)
+    async with serving(tmp_path) as location, really_running_server(location, settings) as running:
+        await until_loaded(running)
         questions = [body | {"input_prefix": f"{number} = "} for number in range(50)]
-        replies = await asyncio.gather(*(door.post("/infill", one) for one in questions))
+        replies = await asyncio.gather(*(running.post("/infill", one) for one in questions))
     assert {reply.status for reply in replies} == {200}
     assert [reply.json["content"] for reply in replies] == [f"{len(one['input_prefix'])}|0" for one in questions]
 
@@ -105,15 +112,15 @@ async def test_newest_request_of_a_document_is_answered_and_those_before_it_end_
     settings = replace(FREE_PORT, deadline_ms=600_000.0)
     async with (
         serving(tmp_path, load=lambda _report: engine) as location,
-        real_front_door(location, settings) as door,
+        really_running_server(location, settings) as running,
         asyncio.timeout(PATIENCE_S),
     ):
-        await until_loaded(door)
+        await until_loaded(running)
         connections: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
         for prefix in prefixes:
-            connections.append(await door.open())
+            connections.append(await running.open())
             body = json.dumps({"input_prefix": prefix, "input_suffix": "", "n_predict": 8}).encode()
-            connections[-1][1].write(door.head("POST", "/infill", body) + body)
+            connections[-1][1].write(running.head("POST", "/infill", body) + body)
         *older, newest = connections[len(others) :]
         assert [parsed(await reader.read()).json["content"] for reader, _ in older] == [""] * len(older)
         may_step.set()
@@ -131,14 +138,14 @@ async def test_document_whose_deadline_passes_while_the_engine_works_on_others_i
     engine = SteppingEngine(sleep=lambda _seconds: may_step.wait(PATIENCE_S))
     async with (
         serving(tmp_path, load=lambda _report: engine) as location,
-        real_front_door(location, FREE_PORT) as door,
+        really_running_server(location, FREE_PORT) as running,
         asyncio.timeout(PATIENCE_S),
     ):
-        await until_loaded(door)
+        await until_loaded(running)
         body = {"suffix": "", "max_middle_tokens": 2}
-        works = [asyncio.create_task(door.post("/v1/infill", body | {"prefix": "0 = ", "deadline_ms": 600_000}))]
+        works = [asyncio.create_task(running.post("/v1/infill", body | {"prefix": "0 = ", "deadline_ms": 600_000}))]
         await until(lambda: len(engine.runs) == 1)
-        late = await door.post("/v1/infill", body | {"prefix": "1 = ", "deadline_ms": 1})
+        late = await running.post("/v1/infill", body | {"prefix": "1 = ", "deadline_ms": 1})
         may_step.set()
         (first,) = await asyncio.gather(*works)
     assert (late.status, late.json["text"], late.json["finish"]) == (200, "", "deadline")
@@ -162,21 +169,21 @@ async def test_document_whose_deadline_passes_while_the_engine_works_on_others_i
     ],
 )
 async def test_other_paths_and_methods_are_json_errors(method: str, path: str, status: int) -> None:
-    async with front_door() as door:
-        reply = await door.request(method, path, b"{}" if method == "POST" else None)
+    async with running_server() as running:
+        reply = await running.request(method, path, b"{}" if method == "POST" else None)
     assert (reply.status, reply.json["error"]["type"]) == (status, "not_found_error")
     assert ("allow" in reply.headers) == (status == 405)
 
 
 async def test_head_has_the_headers_of_a_get() -> None:
-    async with front_door() as door:
-        reply = await door.request("HEAD", "/health", None)
+    async with running_server() as running:
+        reply = await running.request("HEAD", "/health", None)
     assert (reply.status, reply.body, reply.headers["content-length"]) == (200, b"", "15")
 
 
 async def test_openapi_document_names_every_path_and_its_types() -> None:
-    async with front_door() as door:
-        reply = await door.get("/openapi.json")
+    async with running_server() as running:
+        reply = await running.get("/openapi.json")
     document = reply.json
     assert document["openapi"] == "3.1.0"
     assert {"/v1/infill", "/infill", "/completion", "/v1/completions", "/props", "/health"} <= set(document["paths"])
@@ -196,7 +203,7 @@ async def test_openapi_document_names_every_path_and_its_types() -> None:
 
 
 @asynccontextmanager
-async def real_front_door(location: EngineLocation, settings: HttpSettings) -> AsyncIterator[FrontDoor]:
+async def really_running_server(location: EngineLocation, settings: HttpSettings) -> AsyncIterator[RunningServer]:
     """Serves the HTTP API over connections to the engine at a location while the block runs."""
 
     async def connect(**listeners: Any) -> EngineClient:
@@ -208,29 +215,29 @@ async def real_front_door(location: EngineLocation, settings: HttpSettings) -> A
     server = HttpServer(create_app(lanes, settings), settings)
     serving = asyncio.create_task(server.serve())
     try:
-        yield FrontDoor(AnsweringEngine(), server.port, server.url)
+        yield RunningServer(AnsweringEngine(), server.port, server.url)
     finally:
         await lanes.close()
         server.stop()
         await serving
 
 
-async def until_loaded(door: FrontDoor) -> None:
+async def until_loaded(running: RunningServer) -> None:
     async with asyncio.timeout(10):
-        while (await door.get("/health")).status != 200:
+        while (await running.get("/health")).status != 200:
             await asyncio.sleep(0.01)
 
 
 async def test_status_reports_an_engine_that_is_missing_fails_or_dies(tmp_path: Path) -> None:
     location = EngineLocation.locate({"DGEMMA_RUNTIME_DIR": str(tmp_path)}, model="tiny")
     body = {"input_prefix": "x = ", "input_suffix": ""}
-    async with real_front_door(location, FREE_PORT) as door:
-        assert (await door.post("/infill", body)).status == 503
+    async with really_running_server(location, FREE_PORT) as running:
+        assert (await running.post("/infill", body)).status == 503
     with chaos_engine(location) as engine:
-        async with real_front_door(location, FREE_PORT) as door:
-            await until_loaded(door)
-            assert (await door.post("/infill", body)).json["content"] == TEXT
-            fault = await door.post("/infill", {"input_prefix": "FAULT", "input_suffix": ""})
+        async with really_running_server(location, FREE_PORT) as running:
+            await until_loaded(running)
+            assert (await running.post("/infill", body)).json["content"] == TEXT
+            fault = await running.post("/infill", {"input_prefix": "FAULT", "input_suffix": ""})
             assert (fault.status, b"memory" in fault.body) == (503, False)
             engine.die()
-            assert (await door.post("/infill", body)).status == 503
+            assert (await running.post("/infill", body)).status == 503

@@ -8,7 +8,7 @@ from dgemma_engine.http_api.engine_lanes import EngineLanes
 from dgemma_engine.ipc.client import EngineUnavailable
 from dgemma_engine.protocol.messages import Context, Infill
 
-from tests.engine.http_api.front_door import until
+from tests.engine.http_api.running_server import until
 from tests.lsp.fake_engine import FakeConnector
 
 

@@ -13,8 +13,8 @@ import pytest
 import schemathesis
 from dgemma_engine.http_api.app import OPENAPI_PATH, create_app
 
-from tests.engine.http_api.front_door import FREE_PORT, AnsweringEngine
 from tests.engine.http_api.fuzzing import Fuzzer, Sort
+from tests.engine.http_api.running_server import FREE_PORT, AnsweringEngine
 
 NUM_CASES = 5_000
 # The name that Schemathesis's client gives to the server.

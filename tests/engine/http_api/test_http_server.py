@@ -21,7 +21,7 @@ from dgemma_engine.http_api.app import create_app
 from dgemma_engine.http_api.http_server import HttpServer
 from dgemma_engine.http_api.http_settings import BindAddress, TlsFiles
 
-from tests.engine.http_api.front_door import FREE_PORT, AnsweringEngine, parsed, until
+from tests.engine.http_api.running_server import FREE_PORT, AnsweringEngine, parsed, until
 
 
 def issued_files(authority: trustme.CA, folder: Path, *, not_after: datetime | None = None) -> TlsFiles:

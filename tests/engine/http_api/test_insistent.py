@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.engine.http_api.front_door import FREE_PORT, front_door
+from tests.engine.http_api.running_server import FREE_PORT, running_server
 
 REQUESTS: list[tuple[str, dict[str, Any]]] = [
     ("/v1/infill", {"prefix": "x = ", "suffix": ""}),
@@ -23,12 +23,12 @@ REQUESTS: list[tuple[str, dict[str, Any]]] = [
 @pytest.mark.parametrize("is_insistent", [True, False])
 @pytest.mark.parametrize(("path", "body"), REQUESTS)
 async def test_setting_holds_in_every_dialect(path: str, body: dict[str, Any], is_insistent: bool) -> None:
-    async with front_door(settings=replace(FREE_PORT, insistent=is_insistent)) as door:
-        assert (await door.post(path, body)).status == 200
-    assert door.engine.contexts[0].insistent is is_insistent
+    async with running_server(settings=replace(FREE_PORT, insistent=is_insistent)) as server:
+        assert (await server.post(path, body)).status == 200
+    assert server.engine.contexts[0].insistent is is_insistent
 
 
 async def test_request_of_our_own_api_may_insist_by_itself() -> None:
-    async with front_door() as door:
-        await door.post("/v1/infill", {"prefix": "x = ", "suffix": "", "insistent": True})
-    assert door.engine.contexts[0].insistent
+    async with running_server() as server:
+        await server.post("/v1/infill", {"prefix": "x = ", "suffix": "", "insistent": True})
+    assert server.engine.contexts[0].insistent

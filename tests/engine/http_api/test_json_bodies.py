@@ -4,7 +4,7 @@ import msgspec
 import pytest
 from dgemma_engine.http_api.json_bodies import decoded
 
-from tests.engine.http_api.front_door import front_door
+from tests.engine.http_api.running_server import running_server
 
 
 @pytest.mark.parametrize(
@@ -37,6 +37,6 @@ def test_decoded_of_what_is_no_json_raises() -> None:
     ],
 )
 async def test_character_cut_in_half_is_answered(path: str, body: bytes) -> None:
-    async with front_door() as door:
-        reply = await door.request("POST", path, body)
-    assert reply.status == 200 and door.engine.contexts[0].prefix == "# \ufffd\nx = "
+    async with running_server() as server:
+        reply = await server.request("POST", path, body)
+    assert reply.status == 200 and server.engine.contexts[0].prefix == "# \ufffd\nx = "

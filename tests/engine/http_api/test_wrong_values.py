@@ -13,7 +13,7 @@ from dgemma_engine.protocol.handshake import PROTOCOL
 from dgemma_engine.protocol.messages import Context
 from dgemma_engine.protocol.remote_messages import BASE_UNKNOWN, Question
 
-from tests.engine.http_api.front_door import AnsweringEngine, front_door
+from tests.engine.http_api.running_server import AnsweringEngine, running_server
 
 QUESTION = Question.of(Context(document="d", prefix="x", suffix=""))
 # Two numbers are too large for 64 bits and for a double.
@@ -33,12 +33,12 @@ def fields(operation: Operation) -> tuple[str, ...]:
 @pytest.mark.parametrize("operation", OPERATIONS, ids=lambda one: f"{one.paths[0]} {one.body.__name__}")
 async def test_wrong_value_is_answered_or_named(operation: Operation) -> None:
     valid = {name: value for name, value in FILLED.items() if name in fields(operation)}
-    async with front_door(AnsweringEngine()) as door:
+    async with running_server(AnsweringEngine()) as server:
         for name in fields(operation):
             others = json.dumps({key: value for key, value in valid.items() if key != name})
             for raw in RAW:
                 body = f'{others[:-1]}{", " if len(others) > 2 else ""}"{name}": {raw}}}'.encode()
-                reply = await door.request("POST", operation.paths[0], body)
+                reply = await server.request("POST", operation.paths[0], body)
                 assert reply.status in (200, operation.invalid_status, BASE_UNKNOWN), (name, raw[:20])
                 is_claimed = operation.claims is None or operation.claims(
                     msgspec.json.decode(body, type=dict[str, msgspec.Raw])
@@ -54,26 +54,26 @@ def problem(body: Any) -> str:
 
 async def test_whole_number_may_have_a_fraction_of_zero() -> None:
     engine = AnsweringEngine()
-    async with front_door(engine) as door:
+    async with running_server(engine) as server:
         body = {"input_prefix": "x", "input_suffix": "", "n_predict": 7.0, "input_extra": [{"text": "y"}]}
-        reply = await door.post("/infill", body)
-        refused = await door.post("/infill", body | {"n_predict": 7.5})
+        reply = await server.post("/infill", body)
+        refused = await server.post("/infill", body | {"n_predict": 7.5})
     assert (reply.status, engine.contexts[0].max_middle_tokens) == (200, 7)
     assert refused.status == 400 and "n_predict" in problem(refused.json)
 
 
 @pytest.mark.parametrize("body", [b"3\xff", b"3 4", b'{"prompt": 3', b"[" * 5_000, b"\xff", b""])
 async def test_body_that_is_no_json_after_a_value_of_a_wrong_type_is_refused(body: bytes) -> None:
-    async with front_door() as door:
-        reply = await door.request("POST", "/v1/completions", body)
+    async with running_server() as server:
+        reply = await server.request("POST", "/v1/completions", body)
     assert (reply.status, reply.json["error"]["type"]) == (400, "invalid_request_error")
 
 
 async def test_expect_100_continue_is_answered() -> None:
     body = json.dumps({"input_prefix": "x", "input_suffix": "y" * 2_000_000}).encode()
-    async with front_door() as door:
-        reader, writer = await door.open()
-        writer.write(door.head("POST", "/infill", body, Expect="100-continue"))
+    async with running_server() as server:
+        reader, writer = await server.open()
+        writer.write(server.head("POST", "/infill", body, Expect="100-continue"))
         assert b" 100 " in await reader.readuntil(b"\r\n\r\n")
         writer.write(body)
         assert (await reader.read()).startswith(b"HTTP/1.1 200")

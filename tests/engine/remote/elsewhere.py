@@ -19,7 +19,7 @@ from dgemma_engine.remote.connect import connect_remote
 from dgemma_engine.remote.remote_engine import RemoteEngine
 from dgemma_engine.remote.remote_location import RemoteLocation
 
-from tests.engine.http_api.front_door import FREE_PORT, AnsweringEngine, FrontDoor, front_door
+from tests.engine.http_api.running_server import FREE_PORT, AnsweringEngine, RunningServer, running_server
 
 
 def _spoiled_network() -> ModuleType:
@@ -41,7 +41,7 @@ class Elsewhere:
     """An engine, its HTTP server, the network to it and the client."""
 
     engine: AnsweringEngine
-    door: FrontDoor
+    server: RunningServer
     network: Any
     remote: RemoteEngine
     progress: list[Progress]
@@ -53,14 +53,14 @@ async def elsewhere(
     engine: AnsweringEngine | None = None, settings: HttpSettings = FREE_PORT, **location: Any
 ) -> AsyncIterator[Elsewhere]:
     """Yields a client that is connected through a network."""
-    async with front_door(engine, settings) as door, network_to(door.port) as network:
+    async with running_server(engine, settings) as server, network_to(server.port) as network:
         progress: list[Progress] = []
         network.sent = []
         place = RemoteLocation(url=f"http://127.0.0.1:{network.port}", **location)
         lost: list[OutOfReach] = []
         remote = await connect_remote(place, on_progress=progress.append, on_closed=lost.append)
         try:
-            yield Elsewhere(door.engine, door, network, remote, progress, lost)
+            yield Elsewhere(server.engine, server, network, remote, progress, lost)
         finally:
             await remote.close()
 

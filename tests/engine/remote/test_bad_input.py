@@ -28,7 +28,7 @@ from dgemma_engine.remote.connect import connect_remote
 from dgemma_engine.remote.http_channel import Broken, HttpChannel
 from dgemma_engine.remote.remote_location import RemoteLocation
 
-from tests.engine.http_api.front_door import FREE_PORT, front_door
+from tests.engine.http_api.running_server import FREE_PORT, running_server
 from tests.engine.remote.elsewhere import network_to, question
 
 KEY = "0123456789abcdef"
@@ -159,8 +159,8 @@ async def test_wrong_key(tmp_path: Path, key: str) -> None:
     file = tmp_path / "key"
     file.write_text(f"# mine\n\n{key}\n" if key else "")
     keys = ApiKeys.read(None, {"DGEMMA_API_KEY": KEY})
-    async with front_door(settings=HttpSettings(bind=FREE_PORT.bind, keys=keys)) as door:
-        message = await said(RemoteLocation(url=door.url, key_file=str(file) if key else ""))
+    async with running_server(settings=HttpSettings(bind=FREE_PORT.bind, keys=keys)) as running:
+        message = await said(RemoteLocation(url=running.url, key_file=str(file) if key else ""))
     assert "does not accept the key" in message
     assert not key or key not in message
 
@@ -186,8 +186,8 @@ async def with_certificate(tmp_path: Path, authority: trustme.CA, **issued: Any)
     cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
     cert.write_bytes(b"".join(pem.bytes() for pem in certificate.cert_chain_pems))
     key.write_bytes(certificate.private_key_pem.bytes())
-    async with front_door(settings=HttpSettings(bind=FREE_PORT.bind, tls=TlsFiles(cert=cert, key=key))) as door:
-        yield door.url
+    async with running_server(settings=HttpSettings(bind=FREE_PORT.bind, tls=TlsFiles(cert=cert, key=key))) as running:
+        yield running.url
 
 
 @pytest.fixture(scope="module")
@@ -236,8 +236,8 @@ async def test_certificate_of_a_foreign_authority(tmp_path: Path, authority: tru
 
 
 async def test_http_server_asked_for_https() -> None:
-    async with front_door() as door:
-        message = await said(RemoteLocation(url=door.url.replace("http:", "https:")))
+    async with running_server() as running:
+        message = await said(RemoteLocation(url=running.url.replace("http:", "https:")))
     assert "does not answer in HTTPS; check the scheme and the port of engine.url" in message
 
 
@@ -260,8 +260,8 @@ async def test_https_servers_reply_to_plain_http(tmp_path: Path, authority: trus
 
 
 async def test_host_name_that_the_server_does_not_allow(tmp_path: Path) -> None:
-    async with front_door() as door:
-        location = RemoteLocation(url=f"http://gpu.lan:{door.port}", plain_hosts=("gpu.lan",))
+    async with running_server() as running:
+        location = RemoteLocation(url=f"http://gpu.lan:{running.port}", plain_hosts=("gpu.lan",))
         async with AsyncExitStack() as stack:
             _resolve(stack, "gpu.lan")
             message = await said(location)
@@ -292,7 +292,7 @@ async def test_endless_answer_is_cut_off(monkeypatch: pytest.MonkeyPatch, kind: 
 
 
 async def test_network_that_recovers_is_used_again() -> None:
-    async with front_door() as door, network_to(door.port) as network:
+    async with running_server() as running, network_to(running.port) as network:
         connection = EngineConnection(
             partial(connect_remote, RemoteLocation(url=f"http://127.0.0.1:{network.port}")),
             on_status=lambda _status: None,

@@ -10,13 +10,13 @@ from dgemma_engine.remote.network_time import NetworkTime
 from dgemma_engine.remote.remote_engine import RemoteEngine
 from dgemma_engine.remote.remote_location import RemoteLocation
 
-from tests.engine.http_api.front_door import front_door
+from tests.engine.http_api.running_server import running_server
 from tests.engine.remote.elsewhere import network_to, question
 from tests.engine.remote.scripted_engine import scripted_engine
 
 
 async def test_machine_that_slept_gets_new_connections() -> None:
-    async with front_door() as door, network_to(door.port) as network:
+    async with running_server() as server, network_to(server.port) as network:
         wall_s = 0.0
         channel = HttpChannel(RemoteLocation(url=f"http://127.0.0.1:{network.port}"), wall_clock=lambda: wall_s)
         await channel.get("/v1/engine")
@@ -33,7 +33,7 @@ async def test_machine_that_slept_gets_new_connections() -> None:
 
 @pytest.mark.parametrize("jump_s", [-7 * 3_600.0, 7 * 3_600.0])
 async def test_clock_change_by_hours_costs_one_connection_and_no_answer(jump_s: float) -> None:
-    async with front_door() as door, network_to(door.port) as network:
+    async with running_server() as server, network_to(server.port) as network:
         wall_s = 1e9
         channel = HttpChannel(RemoteLocation(url=f"http://127.0.0.1:{network.port}"), wall_clock=lambda: wall_s)
         assert (await channel.get("/v1/engine")).status == 200

@@ -18,7 +18,7 @@ from dgemma_engine.remote.remote_location import RemoteLocation
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.engine.http_api.front_door import FREE_PORT, AnsweringEngine, front_door
+from tests.engine.http_api.running_server import FREE_PORT, AnsweringEngine, running_server
 from tests.engine.remote.elsewhere import question
 
 KEYS = {"ann": "a" * 16, "bob": "b" * 16}
@@ -92,12 +92,12 @@ class User:
 async def test_users_share_no_text_drafts_or_cancellations(tmp_path: Path, moves: Any) -> None:
     keys = ApiKeys.read(_key_file(tmp_path), {})
     http = HttpSettings(bind=FREE_PORT.bind, keys=keys, num_at_once=8)
-    async with front_door(EchoingEngine(), http) as door, AsyncExitStack() as stack:
+    async with running_server(EchoingEngine(), http) as server, AsyncExitStack() as stack:
         users: dict[str, User] = {}
         for name, key in USERS.items():
             file = tmp_path / key
             file.write_text(KEYS[key])
-            location = RemoteLocation(url=door.url, key_file=str(file))
+            location = RemoteLocation(url=server.url, key_file=str(file))
             remote = await connect_remote(location, on_progress=lambda _: None, on_closed=lambda _why: None)
             stack.push_async_callback(remote.close)
             users[name] = User(name, remote)
@@ -112,7 +112,7 @@ async def test_users_share_no_text_drafts_or_cancellations(tmp_path: Path, moves
             await user.check()
         # Prompt caches are kept by document, so no two users may share one.
         owners: dict[str, set[str]] = defaultdict(set)
-        for context in door.engine.contexts:
+        for context in server.engine.contexts:
             owners[context.document].add(context.prefix.partition(":")[0])
         assert all(len(names) == 1 for names in owners.values())
 
@@ -125,11 +125,11 @@ def _key_file(folder: Path) -> Path:
 
 async def test_another_users_text_cannot_be_requested_by_its_checksum(tmp_path: Path) -> None:
     keys = ApiKeys.read(_key_file(tmp_path), {})
-    async with front_door(EchoingEngine(), HttpSettings(bind=FREE_PORT.bind, keys=keys)) as door:
+    async with running_server(EchoingEngine(), HttpSettings(bind=FREE_PORT.bind, keys=keys)) as server:
         remotes = []
         for name in ("ann", "bob"):
             (tmp_path / name).write_text(KEYS[name])
-            location = RemoteLocation(url=door.url, key_file=str(tmp_path / name))
+            location = RemoteLocation(url=server.url, key_file=str(tmp_path / name))
             remotes.append(await connect_remote(location, on_progress=lambda _: None, on_closed=lambda _why: None))
         ann, bob = remotes
         secret = question("the secret of ann " * 30)

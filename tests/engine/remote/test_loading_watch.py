@@ -26,7 +26,7 @@ from dgemma_engine.remote.loading_watch import LoadingWatch
 from dgemma_engine.remote.network_time import NetworkTime
 from dgemma_engine.remote.remote_location import RemoteLocation
 
-from tests.engine.http_api.front_door import READY, AnsweringEngine, front_door, until
+from tests.engine.http_api.running_server import READY, AnsweringEngine, running_server, until
 from tests.engine.remote.elsewhere import network_to, question
 
 LOADING = replace(READY, state=ConnectionState.LOADING, percent=40)
@@ -63,7 +63,7 @@ class Linked:
 async def loading() -> AsyncIterator[Linked]:
     engine = AnsweringEngine()
     engine.status = LOADING
-    async with front_door(engine) as door, network_to(door.port) as network:
+    async with running_server(engine) as server, network_to(server.port) as network:
         linked = Linked(engine, network)
         answer = await linked.connection.infill(question())
         assert isinstance(answer, ConnectionStatus) and answer.state is ConnectionState.LOADING
@@ -239,8 +239,8 @@ async def test_client_waits_for_an_engine_on_a_busy_server() -> None:
 
 
 async def test_pause_outlives_the_connection() -> None:
-    async with front_door() as door:
-        location = RemoteLocation(url=door.url)
+    async with running_server() as server:
+        location = RemoteLocation(url=server.url)
         back_off = BackOff(time.monotonic)
         back_off.busy(45)
         connect = partial(connect_remote, location, back_off=back_off, on_progress=lambda _: None)
@@ -249,7 +249,7 @@ async def test_pause_outlives_the_connection() -> None:
 
 
 async def test_requests_in_progress_are_counted() -> None:
-    async with front_door() as door, network_to(door.port) as network:
+    async with running_server() as server, network_to(server.port) as network:
         network.to_engine = lambda _data: b""
         channel = HttpChannel(RemoteLocation(url=f"http://127.0.0.1:{network.port}"))
         asking = asyncio.create_task(channel.get("/v1/engine"))

@@ -17,7 +17,7 @@ from dgemma_engine.protocol.remote_messages import CANCEL_PATH
 from dgemma_engine.protocol.status_messages import EngineState
 from dgemma_engine.remote import remote_engine
 
-from tests.engine.http_api.front_door import FREE_PORT, AnsweringEngine, until
+from tests.engine.http_api.running_server import FREE_PORT, AnsweringEngine, until
 from tests.engine.remote.elsewhere import elsewhere, question
 
 LINES = [f"value_{number} = compute(value_{number - 1}, {number})\n" for number in range(2_000)]

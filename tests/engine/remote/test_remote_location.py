@@ -11,7 +11,7 @@ from dgemma_engine.protocol.messages import Infill
 from dgemma_engine.remote import loading_watch
 from dgemma_engine.remote.remote_location import RemoteLocation
 
-from tests.engine.http_api.front_door import FREE_PORT, front_door
+from tests.engine.http_api.running_server import FREE_PORT, running_server
 from tests.engine.remote.test_bad_input import KEY, answering, outcome, said
 
 NO_TEXT = "cannot be read (it is not text in UTF-8 or in UTF-16 with a byte order mark); write it again"
@@ -23,8 +23,8 @@ async def test_right_key(tmp_path: Path, line: str, encoding: str) -> None:
     file = tmp_path / "key"
     file.write_text(line, encoding=encoding)
     keys = ApiKeys.read(None, {"DGEMMA_API_KEY": KEY})
-    async with front_door(settings=HttpSettings(bind=FREE_PORT.bind, keys=keys)) as door:
-        answer = await outcome(RemoteLocation(url=door.url, key_file=str(file)))
+    async with running_server(settings=HttpSettings(bind=FREE_PORT.bind, keys=keys)) as server:
+        answer = await outcome(RemoteLocation(url=server.url, key_file=str(file)))
     assert isinstance(answer, Infill)
 
 

@@ -10,15 +10,15 @@ from dgemma_lsp.commands.arguments import argument_parser
 from dgemma_lsp.commands.checks.finding import Severity
 from dgemma_lsp.commands.doctor import examine, is_usable
 from dgemma_lsp.settings.settings import Settings
-from tests.engine.http_api.front_door import front_door
+from tests.engine.http_api.running_server import running_server
 
 
 async def test_engine_that_answers_is_named_with_its_host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DGEMMA_RUNTIME_DIR", str(tmp_path / "rt"))
-    async with front_door() as door:
-        findings = await examine(Settings(engine_url=door.url))
+    async with running_server() as server:
+        findings = await examine(Settings(engine_url=server.url))
     assert is_usable(findings)
-    assert findings[-1].detail == f"fake on cpu, at 127.0.0.1:{door.port}, version 0+unknown"
+    assert findings[-1].detail == f"fake on cpu, at 127.0.0.1:{server.port}, version 0+unknown"
     assert [finding.name for finding in findings] == ["python", "server", "engine"]
 
 

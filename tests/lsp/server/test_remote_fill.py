@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from lsprotocol import types
 
-from tests.engine.http_api.front_door import AnsweringEngine, FrontDoor, front_door, until
+from tests.engine.http_api.running_server import AnsweringEngine, RunningServer, running_server, until
 from tests.engine.remote.scripted_engine import scripted_engine
 from tests.lsp.editor import editing
 from tests.lsp.fill_editor import FillEditor
@@ -29,21 +29,21 @@ async def filling(tmp_path: Path, url: str) -> AsyncIterator[FillEditor]:
 
 
 @asynccontextmanager
-async def filling_over(tmp_path: Path, engine: AnsweringEngine) -> AsyncIterator[tuple[FillEditor, FrontDoor]]:
-    async with front_door(engine) as door, filling(tmp_path, door.url) as editor:
-        yield editor, door
+async def filling_over(tmp_path: Path, engine: AnsweringEngine) -> AsyncIterator[tuple[FillEditor, RunningServer]]:
+    async with running_server(engine) as server, filling(tmp_path, server.url) as editor:
+        yield editor, server
 
 
 async def test_selection_is_filled_from_elsewhere(tmp_path: Path) -> None:
     engine = AnsweringEngine("return width * height", "return height * width")
-    async with filling_over(tmp_path, engine) as (editor, door):
+    async with filling_over(tmp_path, engine) as (editor, server):
         result = await editor.fill(editor.open(MARKED))
         assert [candidate.newText for candidate in result.candidates] == list(engine.texts), result.message
         assert editor.applied(result) == "def area(width, height):\n    return width * height\n\nprint(area(1, 2))\n"
         (asked,) = engine.contexts
         assert asked.prefix.endswith("def area(width, height):\n    ") and asked.suffix.startswith("\n\nprint")
         assert 10_000 < asked.deadline_ms <= 20_000, "the deadline of fills, less what the network takes"
-        assert editor.editor.statuses[-1].host == f"127.0.0.1:{door.port}"
+        assert editor.editor.statuses[-1].host == f"127.0.0.1:{server.port}"
 
 
 async def test_cancelled_fill_is_cancelled_at_the_engine(tmp_path: Path) -> None:

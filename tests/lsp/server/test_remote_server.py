@@ -12,7 +12,7 @@ from dgemma_engine.http_api.access.api_keys import ApiKeys
 from dgemma_engine.http_api.http_settings import HttpSettings
 from lsprotocol import types
 
-from tests.engine.http_api.front_door import FREE_PORT, AnsweringEngine, front_door, until
+from tests.engine.http_api.running_server import FREE_PORT, AnsweringEngine, running_server, until
 from tests.engine.remote.elsewhere import network_to
 from tests.lsp.editor import Editor, editing
 
@@ -46,23 +46,23 @@ async def test_answers_come_from_elsewhere_and_the_status_names_the_host(tmp_pat
     key = tmp_path / "key"
     key.write_text(KEY)
     keys = ApiKeys.read(None, {"DGEMMA_API_KEY": KEY})
-    async with front_door(settings=HttpSettings(bind=FREE_PORT.bind, keys=keys)) as door:
-        options = {"engine": {"url": door.url, "keyFile": str(key)}}
+    async with running_server(settings=HttpSettings(bind=FREE_PORT.bind, keys=keys)) as server:
+        options = {"engine": {"url": server.url, "keyFile": str(key)}}
         async with editing(tmp_path / "unused", command=COMMAND, options=options) as editor:
             (item,) = await until_shown(editor, editor.open("x = |\n"))
             assert item.insert_text == "x = alpha + beta"
-            place = f"127.0.0.1:{door.port}"
+            place = f"127.0.0.1:{server.port}"
             assert {status.host for status in editor.statuses} == {place}
             ready = [status for status in editor.statuses if status.kind == "ready"]
             assert ready and ready[-1].message == f"engine at {place}"
             assert editor.missing == [], "no model of this machine is offered"
-        assert {context.document.split("/")[0] for context in door.engine.contexts} == {"environment@127.0.0.1"}
+        assert {context.document.split("/")[0] for context in server.engine.contexts} == {"environment@127.0.0.1"}
     assert not (tmp_path / "rt").exists(), "no engine of this machine was looked for"
 
 
 async def test_nothing_is_sent_but_to_the_engine_and_nothing_of_private_files(tmp_path: Path) -> None:
     audit, log = tmp_path / "audit.txt", tmp_path / "log.txt"
-    async with front_door() as door, network_to(door.port) as network:
+    async with running_server() as server, network_to(server.port) as network:
         command = [sys.executable, str(AUDITED), str(audit), str(log)]
         network.sent = []
         options = {"engine": {"url": f"http://127.0.0.1:{network.port}"}, "logLevel": "info"}
@@ -98,20 +98,20 @@ async def test_nothing_is_sent_but_to_the_engine_and_nothing_of_private_files(tm
     ],
 )
 async def test_workspace_that_says_where_text_goes_is_refused(tmp_path: Path, configuration: dict[str, Any]) -> None:
-    async with front_door() as door:
-        options = {"engine": {"url": door.url}}
+    async with running_server() as server:
+        options = {"engine": {"url": server.url}}
         session = editing(tmp_path / "unused", command=COMMAND, options=options, configuration=configuration)
         async with session as editor:
             await until(lambda: bool(warnings(editor)))
             (warning,) = warnings(editor)
             assert "is ignored here: only your own settings decide where your text goes" in warning
             await until_shown(editor, editor.open("x = |\n"))
-            assert {status.host for status in editor.statuses} == {f"127.0.0.1:{door.port}"}
+            assert {status.host for status in editor.statuses} == {f"127.0.0.1:{server.port}"}
 
 
 async def test_configuration_that_repeats_the_users_own_settings_is_no_problem(tmp_path: Path) -> None:
-    async with front_door() as door:
-        settings = {"engine": {"url": door.url, "plainHttpHosts": ["gpu.lan"]}, "seed": 3}
+    async with running_server() as server:
+        settings = {"engine": {"url": server.url, "plainHttpHosts": ["gpu.lan"]}, "seed": 3}
         session = editing(tmp_path / "unused", command=COMMAND, options=settings, configuration=settings)
         async with session as editor:
             await until_shown(editor, editor.open("x = |\n"))
@@ -119,19 +119,19 @@ async def test_configuration_that_repeats_the_users_own_settings_is_no_problem(t
 
 
 async def test_url_of_a_workspace_alone_sends_nothing_anywhere(tmp_path: Path) -> None:
-    async with front_door() as door:
-        configuration = {"engine": {"url": door.url, "autostart": False}}
+    async with running_server() as server:
+        configuration = {"engine": {"url": server.url, "autostart": False}}
         async with editing(tmp_path / "unused", command=COMMAND, configuration=configuration) as editor:
             await until(lambda: bool(warnings(editor)))
             assert await editor.ask(editor.open("x = |\n")) == []
             params = types.DidChangeConfigurationParams(settings={"dgemma": configuration})
             editor.client.workspace_did_change_configuration(params)
             assert await editor.ask(editor.open("y = |\n")) == []
-        assert door.engine.contexts == [] and door.engine.num_woken == 0
+        assert server.engine.contexts == [] and server.engine.num_woken == 0
 
 
 async def test_editor_does_not_wait_for_a_machine_that_is_silent(tmp_path: Path) -> None:
-    async with front_door() as door, network_to(door.port) as network:
+    async with running_server() as server, network_to(server.port) as network:
         network.to_engine = lambda _data: b""
         options = {"engine": {"url": f"http://127.0.0.1:{network.port}"}}
         async with editing(tmp_path / "unused", command=COMMAND, options=options) as editor:
@@ -147,9 +147,9 @@ async def test_editor_does_not_wait_for_a_machine_that_is_silent(tmp_path: Path)
 
 async def test_cancelled_request_is_cancelled_at_the_engine(tmp_path: Path) -> None:
     engine = AnsweringEngine()
-    async with front_door(engine) as door:
+    async with running_server(engine) as server:
         # No deadline ends the question before `until` gives up.
-        options = {"engine": {"url": door.url}, "deadlineMs": 60_000}
+        options = {"engine": {"url": server.url}, "deadlineMs": 60_000}
         async with editing(tmp_path / "unused", command=COMMAND, options=options) as editor:
             await until_shown(editor, editor.open("x = |\n"))
             asking = editor.send(editor.open("SLOW |\n", uri="file:///w/a.py"), msg_id="slow")

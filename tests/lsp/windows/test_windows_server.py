@@ -12,7 +12,7 @@ from dgemma_engine.http_api.access.api_keys import ApiKeys
 from dgemma_engine.http_api.http_settings import HttpSettings
 from lsprotocol import types
 
-from tests.engine.http_api.front_door import FREE_PORT, AnsweringEngine, front_door, until
+from tests.engine.http_api.running_server import FREE_PORT, AnsweringEngine, running_server, until
 from tests.lsp.editor import Editor, editing
 
 pytestmark = pytest.mark.e2e
@@ -74,8 +74,8 @@ async def test_key_is_read_as_powershell_has_written_it(user: Path) -> None:
     (user / "c:/Users/kim").mkdir(parents=True)
     (user / "c:/Users/kim/.dgemma-key").write_text(f"{KEY}\r\n", encoding="utf-16")
     keys = ApiKeys.read(None, {"DGEMMA_API_KEY": KEY})
-    async with front_door(settings=HttpSettings(bind=FREE_PORT.bind, keys=keys)) as door:
-        options = {"engine": {"url": door.url, "keyFile": "~/.dgemma-key"}}
+    async with running_server(settings=HttpSettings(bind=FREE_PORT.bind, keys=keys)) as server:
+        options = {"engine": {"url": server.url, "keyFile": "~/.dgemma-key"}}
         async with editing(user / "unused", command=SERVER, options=options, root="file:///c%3A/w") as editor:
             assert await shown(editor, "x = |\n", "file:///c%3A/w/a.py")
 
@@ -83,11 +83,11 @@ async def test_key_is_read_as_powershell_has_written_it(user: Path) -> None:
 async def test_answers_come_from_elsewhere_for_documents_on_a_drive(user: Path) -> None:
     engine = AnsweringEngine("alpha\n  beta")
     async with (
-        front_door(engine) as door,
+        running_server(engine) as server,
         editing(
             user / "unused",
             command=SERVER,
-            options={"engine": {"url": door.url}},
+            options={"engine": {"url": server.url}},
             root=None,
             folders=["file:///C:/w"],
         ) as editor,
@@ -131,8 +131,8 @@ async def test_private_files_are_private_in_every_spelling(user: Path, uri: str)
     (user / "c:/w/.gitignore").write_text("build/\n")
     (user / "c:/W").symlink_to(user / "c:/w")
     engine = AnsweringEngine()
-    async with front_door(engine) as door:
-        options = {"engine": {"url": door.url}, "privateFiles": ["~/notes/"]}
+    async with running_server(engine) as server:
+        options = {"engine": {"url": server.url}, "privateFiles": ["~/notes/"]}
         async with editing(user / "unused", command=SERVER, options=options, root="file:///c%3A/w") as editor:
             await shown(editor, "x = |\n", "file:///c%3A/w/a.py")
             num_asked = len(engine.contexts)
@@ -144,8 +144,8 @@ async def test_private_files_are_private_in_every_spelling(user: Path, uri: str)
 async def test_text_of_other_files_is_read_from_the_drive(user: Path) -> None:
     (user / "c:/w/shapes.py").write_bytes(b"def area(width, height):\r\n    return width * height\r\n")
     engine = AnsweringEngine()
-    async with front_door(engine) as door:
-        options = {"engine": {"url": door.url}}
+    async with running_server(engine) as server:
+        options = {"engine": {"url": server.url}}
         async with editing(user / "unused", command=SERVER, options=options, root="file:///c%3A/w") as editor:
             uri = "file:///c%3A/w/a.py"
             await shown(editor, "from shapes import area\n\nx = area(|\n", uri)

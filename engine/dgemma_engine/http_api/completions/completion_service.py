@@ -45,7 +45,7 @@ def ignore_end(_end: str, _infill: Infill | None) -> None:
 
 
 class InfillEngine(Protocol):
-    """An engine as the front door uses it; `EngineConnection` is one."""
+    """An engine as the HTTP server uses it; `EngineConnection` is one."""
 
     @property
     def status(self) -> ConnectionStatus:

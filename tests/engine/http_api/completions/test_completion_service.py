@@ -9,7 +9,7 @@ from dgemma_engine.http_api.completions.question import Question
 from dgemma_engine.http_api.http_settings import HttpSettings
 from dgemma_engine.http_api.refusal import Refusal
 
-from tests.engine.http_api.front_door import AnsweringEngine
+from tests.engine.http_api.running_server import AnsweringEngine
 
 
 class Typist:

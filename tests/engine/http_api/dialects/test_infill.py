@@ -13,7 +13,7 @@ from dgemma_engine.http_api.operation import Call
 from dgemma_engine.protocol.messages import Context, DocumentEdges, Extent, Infill, Snippet
 from starlette.responses import StreamingResponse
 
-from tests.engine.http_api.front_door import AnsweringEngine, front_door, until
+from tests.engine.http_api.running_server import AnsweringEngine, running_server, until
 
 
 def test_body_has_every_field_of_the_context_with_its_default() -> None:
@@ -42,9 +42,9 @@ async def test_all_fields_reach_the_engine() -> None:
         "least_column": 4,
         "edges": {"above": "above\n", "is_cut": True},
     }
-    async with front_door() as door:
-        reply = await door.post("/v1/infill", sent)
-    assert door.engine.contexts == [
+    async with running_server() as server:
+        reply = await server.post("/v1/infill", sent)
+    assert server.engine.contexts == [
         Context(
             document="127.0.0.1/d",
             prefix="x = ",
@@ -68,16 +68,16 @@ async def test_all_fields_reach_the_engine() -> None:
 
 
 async def test_document_without_a_name_is_found_by_its_text() -> None:
-    async with front_door() as door:
+    async with running_server() as server:
         for prefix in ("x = ", "x = 1", "other"):
-            await door.post("/v1/infill", {"prefix": prefix, "suffix": ""})
-    first, second, other = (context.document for context in door.engine.contexts)
+            await server.post("/v1/infill", {"prefix": prefix, "suffix": ""})
+    first, second, other = (context.document for context in server.engine.contexts)
     assert first == second != other
 
 
 async def test_stream_has_drafts_and_then_the_answer() -> None:
-    async with front_door() as door:
-        reply = await door.post("/v1/infill", {"prefix": "x = ", "suffix": "", "stream": True})
+    async with running_server() as server:
+        reply = await server.post("/v1/infill", {"prefix": "x = ", "suffix": "", "stream": True})
     *drafts, last = reply.events
     assert [one["draft"]["step"] for one in drafts][-1] == 2
     assert drafts[0]["draft"]["spans"][0]["confidence"] == 0.5
@@ -85,18 +85,18 @@ async def test_stream_has_drafts_and_then_the_answer() -> None:
 
 
 async def test_engine_lost_within_a_stream_is_its_last_event() -> None:
-    async with front_door() as door:
-        reply = await door.post("/v1/infill", {"prefix": "LOST", "suffix": "", "stream": True})
+    async with running_server() as server:
+        reply = await server.post("/v1/infill", {"prefix": "LOST", "suffix": "", "stream": True})
     assert reply.status == 200
     assert reply.events[-1]["error"]["code"] == 503 and b"/tmp" not in reply.body
 
 
 async def test_client_that_leaves_a_stream_ends_the_work() -> None:
     engine = AnsweringEngine()
-    async with front_door(engine) as door:
-        reader, writer = await door.open()
+    async with running_server(engine) as server:
+        reader, writer = await server.open()
         body = json.dumps({"prefix": "SLOW", "suffix": "", "stream": True}).encode()
-        writer.write(door.head("POST", "/v1/infill", body) + body)
+        writer.write(server.head("POST", "/v1/infill", body) + body)
         await reader.readuntil(b'"draft"')
         writer.close()
         await until(lambda: engine.num_cancelled == 1)
@@ -138,8 +138,8 @@ async def test_stream_that_is_closed_between_two_drafts_ends_the_work() -> None:
     ],
 )
 async def test_wrong_field_is_named_and_its_value_is_not_repeated(body: dict[str, Any], place: str) -> None:
-    async with front_door() as door:
-        reply = await door.post("/v1/infill", body)
+    async with running_server() as server:
+        reply = await server.post("/v1/infill", body)
     message = reply.json["error"]["message"]
     assert reply.status == 400
     assert place in message and "secret" not in message and "self" not in message
@@ -148,12 +148,12 @@ async def test_wrong_field_is_named_and_its_value_is_not_repeated(body: dict[str
 @pytest.mark.parametrize(("prefix", "suffix"), [("a\r\nx = ", ""), ("x = ", "\r\nb\r\n")])
 async def test_document_with_windows_line_ends_gets_them(prefix: str, suffix: str) -> None:
     sent = {"prefix": prefix, "suffix": suffix, "edges": {"num_before": len(prefix) - 4, "num_after": len(suffix)}}
-    async with front_door(AnsweringEngine("alpha\nbeta", "gamma\n")) as door:
-        reply = await door.post("/v1/infill", sent)
-        events = (await door.post("/v1/infill", sent | {"stream": True})).events
+    async with running_server(AnsweringEngine("alpha\nbeta", "gamma\n")) as server:
+        reply = await server.post("/v1/infill", sent)
+        events = (await server.post("/v1/infill", sent | {"stream": True})).events
     for answer in (reply.json, events[-1]["answer"]):
         assert answer["text"] == "alpha\r\nbeta"
         assert [one["text"] for one in answer["candidates"]] == ["alpha\r\nbeta", "gamma\r\n"]
-    (context, _) = door.engine.contexts
+    (context, _) = server.engine.contexts
     assert (context.prefix, context.suffix) == (prefix.replace("\r", ""), suffix.replace("\r", ""))
     assert (context.edges.num_before, context.edges.num_after) == (len(context.prefix) - 4, len(context.suffix))

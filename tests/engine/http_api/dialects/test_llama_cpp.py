@@ -6,7 +6,7 @@ import pytest
 from dgemma_engine.engine_client.connection_status import ConnectionState, ConnectionStatus
 from dgemma_engine.protocol.messages import Extent, Snippet
 
-from tests.engine.http_api.front_door import AnsweringEngine, front_door
+from tests.engine.http_api.running_server import AnsweringEngine, running_server
 
 # As llama.vim sends it.
 VIM: dict[str, Any] = {
@@ -30,8 +30,8 @@ VIM: dict[str, Any] = {
 
 
 async def test_infill_as_llama_vim_asks_has_flat_fields_and_compact_content() -> None:
-    async with front_door() as door:
-        reply = await door.post("/infill", VIM)
+    async with running_server() as server:
+        reply = await server.post("/infill", VIM)
     assert reply.status == 200
     assert reply.headers["content-type"] == "application/json"
     assert b'"content":"alpha + beta"' in reply.body and b"\n" not in reply.body
@@ -42,7 +42,7 @@ async def test_infill_as_llama_vim_asks_has_flat_fields_and_compact_content() ->
         "truncated": False,
         "tokens_cached": 17,
     }
-    (context,) = door.engine.contexts
+    (context,) = server.engine.contexts
     assert context.prefix == "def add(a, b):\n    return "
     assert context.suffix == VIM["input_suffix"]
     assert context.snippets == (Snippet(path="other.py", text="x = 1\n"),)
@@ -50,61 +50,61 @@ async def test_infill_as_llama_vim_asks_has_flat_fields_and_compact_content() ->
 
 
 async def test_infill_without_response_fields_has_everything() -> None:
-    async with front_door() as door:
-        reply = await door.post("/infill", {"input_prefix": "x = ", "input_suffix": "", "response_fields": []})
+    async with running_server() as server:
+        reply = await server.post("/infill", {"input_prefix": "x = ", "input_suffix": "", "response_fields": []})
     assert reply.json["content"] == "alpha + beta"
     assert (reply.json["stop"], reply.json["stop_type"], reply.json["model"]) == (True, "eos", "fake")
     assert reply.json["timings"]["prompt_ms"] == 4.0
 
 
 async def test_warm_up_is_a_speculative_request_of_one_token() -> None:
-    async with front_door() as door:
-        reply = await door.post("/infill", VIM | {"n_predict": 0, "response_fields": [""]})
+    async with running_server() as server:
+        reply = await server.post("/infill", VIM | {"n_predict": 0, "response_fields": [""]})
     assert (reply.status, reply.json) == (200, {})
-    (context,) = door.engine.contexts
+    (context,) = server.engine.contexts
     assert (context.speculative, context.max_middle_tokens) == (True, 1)
 
 
 @pytest.mark.parametrize("field", ["n_cmpl", "n"])
 async def test_several_candidates_are_a_list(field: str) -> None:
-    async with front_door(AnsweringEngine("one", "two", "two", "three")) as door:
-        reply = await door.post("/infill", {"input_prefix": "x = ", "input_suffix": "", field: 3})
+    async with running_server(AnsweringEngine("one", "two", "two", "three")) as server:
+        reply = await server.post("/infill", {"input_prefix": "x = ", "input_suffix": "", field: 3})
     assert [one["content"] for one in reply.json] == ["one", "two", "three"]
     assert [one["index"] for one in reply.json] == [0, 1, 2]
 
 
 async def test_null_counts_as_absent() -> None:
     nothing = dict.fromkeys(("prompt", "input_extra", "n_predict", "n", "n_cmpl", "stop", "seed", "stream"))
-    async with front_door() as door:
-        reply = await door.post("/infill", {"input_prefix": "x = ", "input_suffix": "", **nothing})
+    async with running_server() as server:
+        reply = await server.post("/infill", {"input_prefix": "x = ", "input_suffix": "", **nothing})
     assert reply.status == 200
-    assert door.engine.contexts[0].max_middle_tokens == 256
+    assert server.engine.contexts[0].max_middle_tokens == 256
 
 
 async def test_stop_word_cuts_the_text_and_is_named() -> None:
-    async with front_door(AnsweringEngine("alpha\nbeta")) as door:
-        reply = await door.post("/infill", {"input_prefix": "x = ", "input_suffix": "", "stop": ["\n", ""]})
+    async with running_server(AnsweringEngine("alpha\nbeta")) as server:
+        reply = await server.post("/infill", {"input_prefix": "x = ", "input_suffix": "", "stop": ["\n", ""]})
     assert (reply.json["content"], reply.json["stop_type"], reply.json["stopping_word"]) == ("alpha", "word", "\n")
-    assert door.engine.contexts[0].extent is Extent.LINE
+    assert server.engine.contexts[0].extent is Extent.LINE
 
 
 async def test_empty_answer_is_an_empty_content() -> None:
-    async with front_door() as door:
-        reply = await door.post("/infill", {"input_prefix": "NOTHING", "input_suffix": ""})
+    async with running_server() as server:
+        reply = await server.post("/infill", {"input_prefix": "NOTHING", "input_suffix": ""})
     assert (reply.status, reply.json["content"], reply.json["stop_type"]) == (200, "", "eos")
 
 
 async def test_text_that_was_cut_ends_at_a_limit() -> None:
     engine = AnsweringEngine()
     engine.is_cut = True
-    async with front_door(engine) as door:
-        reply = await door.post("/infill", {"input_prefix": "x = ", "input_suffix": ""})
+    async with running_server(engine) as server:
+        reply = await server.post("/infill", {"input_prefix": "x = ", "input_suffix": ""})
     assert reply.json["stop_type"] == "limit"
 
 
 async def test_stream_has_the_text_and_then_the_end_without_done() -> None:
-    async with front_door() as door:
-        reply = await door.post("/completion", {"prompt": "x = ", "stream": True, "n_predict": 8})
+    async with running_server() as server:
+        reply = await server.post("/completion", {"prompt": "x = ", "stream": True, "n_predict": 8})
     assert reply.headers["content-type"].startswith("text/event-stream")
     piece, end = reply.events
     assert (piece["content"], piece["stop"]) == ("alpha + beta", False)
@@ -112,23 +112,23 @@ async def test_stream_has_the_text_and_then_the_end_without_done() -> None:
 
 
 async def test_completion_reads_a_template() -> None:
-    async with front_door() as door:
-        reply = await door.post("/completion", {"prompt": "<PRE> x =  <SUF>\ny <MID>", "max_tokens": 5})
+    async with running_server() as server:
+        reply = await server.post("/completion", {"prompt": "<PRE> x =  <SUF>\ny <MID>", "max_tokens": 5})
     assert reply.json["content"] == "alpha + beta"
-    (context,) = door.engine.contexts
+    (context,) = server.engine.contexts
     assert (context.prefix, context.suffix, context.max_middle_tokens) == ("x = ", "\ny", 5)
 
 
 async def test_shared_path_is_native_with_n_predict_and_openai_without() -> None:
-    async with front_door() as door:
-        native = await door.post("/completions", {"prompt": "x = ", "n_predict": 8})
-        other = await door.post("/completions", {"prompt": "x = ", "model": "m", "max_tokens": 8})
+    async with running_server() as server:
+        native = await server.post("/completions", {"prompt": "x = ", "n_predict": 8})
+        other = await server.post("/completions", {"prompt": "x = ", "model": "m", "max_tokens": 8})
     assert native.json["content"] == other.json["choices"][0]["text"] == "alpha + beta"
 
 
 async def test_props_and_models_name_the_model_and_no_path() -> None:
-    async with front_door() as door:
-        props, models = await door.get("/props"), await door.get("/v1/models")
+    async with running_server() as server:
+        props, models = await server.get("/props"), await server.get("/v1/models")
     assert props.json["default_generation_settings"]["n_ctx"] > 0
     assert props.json["model_path"] == "fake"
     (data,), (model,) = models.json["data"], models.json["models"]
@@ -138,10 +138,10 @@ async def test_props_and_models_name_the_model_and_no_path() -> None:
 
 async def test_health_says_whether_the_model_is_loaded() -> None:
     engine = AnsweringEngine()
-    async with front_door(engine) as door:
-        assert (await door.get("/health")).json == {"status": "ok"}
+    async with running_server(engine) as server:
+        assert (await server.get("/health")).json == {"status": "ok"}
         engine.status = ConnectionStatus(state=ConnectionState.LOADING, percent=3)
-        loading = await door.get("/health")
+        loading = await server.get("/health")
     assert (loading.status, loading.headers["retry-after"]) == (503, "5")
     assert loading.json["error"] == {
         "message": "Loading model", "type": "unavailable_error", "code": 503, "param": None
@@ -162,16 +162,16 @@ async def test_health_says_whether_the_model_is_loaded() -> None:
     ],
 )
 async def test_wrong_field_is_named_and_its_value_is_not_repeated(body: dict[str, Any], place: str) -> None:
-    async with front_door() as door:
-        reply = await door.post("/infill", body)
+    async with running_server() as server:
+        reply = await server.post("/infill", body)
     error = reply.json["error"]
     assert (reply.status, error["code"], error["type"]) == (400, 400, "invalid_request_error")
     assert place in error["message"] and "secret" not in error["message"]
 
 
 async def test_lost_engine_is_unavailable_and_its_message_is_not_sent() -> None:
-    async with front_door() as door:
-        reply = await door.post("/infill", {"input_prefix": "LOST", "input_suffix": ""})
+    async with running_server() as server:
+        reply = await server.post("/infill", {"input_prefix": "LOST", "input_suffix": ""})
     assert (reply.status, reply.json["error"]["type"]) == (503, "unavailable_error")
     assert b"/tmp" not in reply.body
     assert reply.headers["x-should-retry"] == "false"

@@ -135,7 +135,7 @@ class Reply:
 
 
 @dataclass
-class FrontDoor:
+class RunningServer:
     engine: AnsweringEngine
     port: int
     url: str
@@ -186,19 +186,19 @@ def parsed(data: bytes) -> Reply:
 
 
 @asynccontextmanager
-async def front_door(
+async def running_server(
     engine: AnsweringEngine | None = None,
     settings: HttpSettings = FREE_PORT,
     *,
     clock: Callable[[], float] = lambda: 0.0,
     headers: Mapping[str, str] | None = None,
-) -> AsyncIterator[FrontDoor]:
+) -> AsyncIterator[RunningServer]:
     """Serves the HTTP API while the block runs."""
     engine = engine or AnsweringEngine()
     server = HttpServer(create_app(engine, settings, clock=clock), settings)
     serving = asyncio.create_task(server.serve())
     try:
-        yield FrontDoor(engine, server.port, server.url, dict(headers or {}))
+        yield RunningServer(engine, server.port, server.url, dict(headers or {}))
     finally:
         server.stop()
         await serving

@@ -40,7 +40,7 @@ class Connection:
 
 
 @asynccontextmanager
-async def front_door(runtime: str) -> AsyncGenerator[tuple[str, int]]:
+async def running_server(runtime: str) -> AsyncGenerator[tuple[str, int]]:
     """Gives URL and process id of `dgemma-engine serve` for the engine `tiny` in a runtime folder."""
     command = [sys.executable, "-P", "-m", "dgemma_engine", "serve", "--model", "tiny", "--http", "127.0.0.1:0"]
     process = await asyncio.create_subprocess_exec(

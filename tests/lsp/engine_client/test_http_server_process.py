@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from dgemma_lsp.engine_client.front_door import PORT_IN_USE, FrontDoor, serve_command
+from dgemma_lsp.engine_client.http_server_process import PORT_IN_USE, HttpServerProcess, serve_command
 from dgemma_lsp.settings.settings import Settings
 from tests.lsp.waiting import until
 
@@ -62,14 +62,14 @@ def lines(path: Path) -> list[str]:
 
 async def test_process_is_started_once_replaced_and_ended(tmp_path: Path) -> None:
     first, second = tmp_path / "first", tmp_path / "second"
-    door = FrontDoor([].append)
+    server = HttpServerProcess([].append)
     command = [sys.executable, "-c", PROGRAM, str(first)]
-    door.configure(command)
-    door.configure(list(command))
+    server.configure(command)
+    server.configure(list(command))
     await until(lambda: lines(first) == ["begun"])
-    door.configure([sys.executable, "-c", PROGRAM, str(second)])
+    server.configure([sys.executable, "-c", PROGRAM, str(second)])
     await until(lambda: lines(second) == ["begun"])
-    await door.close()
+    await server.close()
     assert (lines(first), lines(second)) == (["begun"], ["begun"])
     await asyncio.sleep(0)
     assert len(asyncio.all_tasks()) == 1
@@ -77,19 +77,19 @@ async def test_process_is_started_once_replaced_and_ended(tmp_path: Path) -> Non
 
 async def test_process_that_cannot_serve_is_reported_with_its_reason_and_started_again(tmp_path: Path) -> None:
     warnings: list[str] = []
-    door = FrontDoor(warnings.append, pause_s=0.01)
-    door.configure([sys.executable, "-c", "import sys; sys.exit('dgemma-engine: no key')"])
+    server = HttpServerProcess(warnings.append, pause_s=0.01)
+    server.configure([sys.executable, "-c", "import sys; sys.exit('dgemma-engine: no key')"])
     await until(lambda: len(warnings) == 2)
-    await door.close()
+    await server.close()
     assert set(warnings) == {"dgemma.engine.http: no key"}
 
 
 async def test_command_that_is_not_there_is_reported() -> None:
     warnings: list[str] = []
-    door = FrontDoor(warnings.append)
-    door.configure(["/nowhere/python"])
+    server = HttpServerProcess(warnings.append)
+    server.configure(["/nowhere/python"])
     await until(lambda: len(warnings) == 1)
-    await door.close()
+    await server.close()
     assert warnings == ["dgemma.engine.http: /nowhere/python cannot be run (No such file or directory)"]
 
 
@@ -97,8 +97,8 @@ async def test_port_that_is_in_use_is_tried_again_and_no_warning(tmp_path: Path)
     record = tmp_path / "record"
     program = f"import sys; open(sys.argv[1], 'a').write('tried\\n'); sys.exit({PORT_IN_USE})"
     warnings: list[str] = []
-    door = FrontDoor(warnings.append, pause_s=0.01)
-    door.configure([sys.executable, "-c", program, str(record)])
+    server = HttpServerProcess(warnings.append, pause_s=0.01)
+    server.configure([sys.executable, "-c", program, str(record)])
     await until(lambda: len(lines(record)) >= 2)
-    await door.close()
+    await server.close()
     assert warnings == []

@@ -40,7 +40,7 @@ def serve_command(settings: Settings) -> list[str] | None:
     return [*command, "--model", choice.runs, "--device", settings.engine_device]
 
 
-class FrontDoor:
+class HttpServerProcess:
     """One process at a time.
 
     Args:
