@@ -48,8 +48,9 @@ class InfillFormat:
             the last `token` where line breaks and indentation are tokens together; `none` where the checkpoint was
             trained on texts that were cut anywhere.
         suffix_last: whether the suffix stands between prefix and middle in the prompt, and not before the prefix.
-        judges_line_ends: whether the end of a line ends a candidate of one line when its probability is judged. A score
-            is fitted for one or the other.
+        judges_text: whether a candidate's probability is that of its text: what is healed is given, and the end of
+            its line ends it, in whatever tokens. Otherwise it is that of its tokens. A score is fitted for one or the
+            other.
         begins_with_bos: whether a prompt without a name begins with the model's first token; otherwise that stands in
             an empty prompt only, since a canvas needs a token before it.
     """
@@ -68,7 +69,7 @@ class InfillFormat:
     name_token_id: int | None = None
     middle_token_id: int | None = None
     suffix_last: bool = False
-    judges_line_ends: bool = False
+    judges_text: bool = False
     begins_with_bos: bool = True
 
     def __post_init__(self) -> None:
@@ -79,7 +80,7 @@ class InfillFormat:
             _require_whole("slot_sizes", size, least=1)
         if self.healing not in ("word", "token", "none"):
             raise FormatError(f"healing={self.healing!r} must be 'word', 'token' or 'none'")
-        for name in ("begins_with_bos", "suffix_last", "judges_line_ends"):
+        for name in ("begins_with_bos", "suffix_last", "judges_text"):
             if type(value := getattr(self, name)) is not bool:
                 raise FormatError(f"{name}={value!r} must be true or false")
         if self.suffix_last and (self.suffix_token_id is None or self.middle_token_id is None):

@@ -52,6 +52,6 @@ class Qwen2Family(LlamaFamily):
             snippet_tokens=512,
             healing="token",
             suffix_last=True,
-            judges_line_ends=True,
+            judges_text=True,
             begins_with_bos=False,
         )

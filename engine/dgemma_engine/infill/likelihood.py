@@ -65,6 +65,7 @@ def likelihoods(
     end_ids: frozenset[int],
     banned_ids: Sequence[int],
     ending_with: Callable[[int], Sequence[int]] | None = None,
+    allowed: Callable[[Sequence[int]], Sequence[int] | None] | None = None,
 ) -> list[Likelihood]:
     """Judges branches of one prompt.
 
@@ -77,6 +78,8 @@ def likelihoods(
         banned_ids: tokens that get no probability.
         ending_with: returns the tokens that say what a candidate's last token says and end the middle as well; None
             where there are none.
+        allowed: returns the tokens that may follow these of a candidate, None if all may; asked up to the first None. A
+            candidate's token is one of them in any case.
     """
     num_past = cache.length
     ids, row_of, offsets = list[int](), list[int](), list[int]()
@@ -109,6 +112,12 @@ def likelihoods(
         logits_TV[:, list(banned_ids)] = -torch.inf
     # What follows a token of the same branch; the last token of a branch predicts nothing that is asked for.
     norm_T = logits_TV.logsumexp(-1)
+    if allowed is not None:
+        for start, branch in zip(starts, branches, strict=True):
+            for place, token_id in enumerate(branch.middle_ids):
+                if (able := allowed(branch.middle_ids[:place])) is None:
+                    break
+                norm_T[start + place] = logits_TV[start + place, [*{token_id, *able}]].logsumexp(-1)
     next_T = torch.tensor([*ids[1:], 0], device=device)
     next_logprobs = (logits_TV.gather(-1, next_T[:, None])[:, 0] - norm_T).tolist()
     end_logprobs: list[float] | None = None

@@ -23,6 +23,7 @@ from dgemma_engine.protocol.messages import CandidateSource, Extent
 from dgemma_engine.scheduling.cooperative import Pieces
 from dgemma_engine.scheduling.timing import Cancel
 from dgemma_engine.syntax.error_check import SyntaxCheck
+from dgemma_engine.tokenization.healed_start import HealedStart
 
 # Candidates that are judged; more seldom change the first.
 _MOST_CANDIDATES = 8
@@ -68,8 +69,8 @@ def rank(
     if not branches or cancel.cancelled:
         return []
     if model.has_causal_mode:
-        judges_lines = task.form.judges_line_ends and task.context.extent is Extent.LINE
-        line_ends = _LineEnds(task) if judges_lines else None
+        opening, judges_text = hole.boundary.opening, task.form.judges_text
+        line_ends = _LineEnds(task) if judges_text and task.context.extent is Extent.LINE else None
         judged = likelihoods(
             model,
             cache,
@@ -78,6 +79,7 @@ def rank(
             end_ids=hole.end_ids if line_ends is None else line_ends.behind,
             banned_ids=task.banned_ids(),
             ending_with=None if line_ends is None else line_ends.joined,
+            allowed=HealedStart(opening, task.spelling).allowed if judges_text and opening else None,
         )
     else:
         judged = yield from masked_likelihoods(
@@ -102,15 +104,19 @@ class _LineEnds:
 
     def __init__(self, task: InfillTask) -> None:
         self._spelling = task.spelling
-        self._rest = task.context.suffix.partition("\n")[0][:_REST_CHARACTERS]
-        self.behind = task.ends().behind.union(task.spelling.beginning(self._rest))
+        self._rest = task.context.suffix.partition("\n")[0].rstrip()[:_REST_CHARACTERS]
+        self.behind = task.ends().behind.union(self._ends_of(self._rest))
 
     def joined(self, token_id: int) -> Sequence[int]:
         """Returns the tokens that say what a token says and an end as well."""
         last = self._spelling.text_of(token_id) or ""
-        with_rest = self._spelling.beginning(last + self._rest) if last and self._rest else []
+        with_rest = self._ends_of(last + self._rest) if last and self._rest else []
         longer = [one for one in with_rest if len(self._spelling.text_of(one) or "") > len(last)]
-        return [*self._spelling.with_break_behind(token_id), *longer]
+        return [*self._spelling.with_break_behind(last), *longer]
+
+    def _ends_of(self, text: str) -> list[int]:
+        """Returns the tokens that a text at the end of its line begins with; one may hold the end as well."""
+        return [*self._spelling.beginning(text), *self._spelling.with_break_behind(text)]
 
 
 def rank_unjudged(proposals: Sequence[Proposal], syntax: SyntaxCheck | None = None) -> list[Ranked]:

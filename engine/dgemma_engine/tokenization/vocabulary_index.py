@@ -69,9 +69,9 @@ class Spelling:
             token_id for token_id in self.with_line_break if (self.text_of(token_id) or "").splitlines()[0].strip()
         )
 
-    def with_break_behind(self, token_id: int) -> Sequence[int]:
-        """Returns the tokens whose text is that of a token and the end of a line after it."""
-        return self._closing_by_text.get(self.text_of(token_id) or "", ())
+    def with_break_behind(self, text: str) -> Sequence[int]:
+        """Returns the tokens that hold a text and the end of a line after it; none for a text without any."""
+        return self._closing_by_text.get(text, ())
 
     @cached_property
     def _closing_by_text(self) -> dict[str, list[int]]:

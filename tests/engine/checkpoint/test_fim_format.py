@@ -53,7 +53,7 @@ def test_slot_size_is_the_smallest_that_holds(wanted: int, size: int) -> None:
     assert TRAINED.slot_size(wanted) == size
 
 
-@pytest.mark.parametrize("form", [TRAINED, replace(SUFFIX_LAST, judges_line_ends=True, healing="none")])
+@pytest.mark.parametrize("form", [TRAINED, replace(SUFFIX_LAST, judges_text=True, healing="none")])
 def test_save_and_load(tmp_path: Path, form: InfillFormat) -> None:
     form.save(tmp_path)
     assert InfillFormat.load(tmp_path) == form
@@ -91,7 +91,7 @@ def test_damaged_file_is_named(tmp_path: Path, content: bytes) -> None:
             "suffix_last=True needs suffix_token_id and middle_token_id",
         ),
         ({"suffix_last": 1}, "suffix_last=1 must be true or false"),
-        ({"judges_line_ends": "true"}, "judges_line_ends='true' must be true or false"),
+        ({"judges_text": "true"}, "judges_text='true' must be true or false"),
         ({"begins_with_bos": None}, "begins_with_bos=None must be true or false"),
     ],
 )

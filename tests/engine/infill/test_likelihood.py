@@ -91,6 +91,24 @@ def test_candidate_that_may_end_in_two_ways_gets_the_sum_of_both(model: Diffusio
         assert likelihood.suffix == pytest.approx(expected[size:], abs=model_error(64))
 
 
+def test_what_is_given_is_no_choice_of_the_candidate(model: DiffusionGemma, cache: PromptCache) -> None:
+    """The first two tokens are limited, so they are judged among those that are allowed, and the rest among all."""
+    options = {(): [40, 41, 42], (70,): [], (72,): [5, 6]}
+    judged = likelihoods(
+        model, cache, PROMPT[-1], BRANCHES, end_ids=frozenset(), banned_ids=[],
+        allowed=lambda ids: options.get(tuple(ids)),
+    )  # fmt: skip
+    for branch, likelihood in zip(BRANCHES, judged, strict=True):
+        expected, logprobs = alone(model, branch.middle_ids + branch.suffix_ids, [])
+        size, place = len(branch.middle_ids), 0
+        while place < size and (able := options.get(branch.middle_ids[:place])) is not None:
+            expected[place] -= float(logprobs[place, [*{branch.middle_ids[place], *able}]].logsumexp(-1))
+            place += 1
+        assert place > 0
+        assert likelihood.middle == pytest.approx(expected[:size], abs=model_error(64))
+        assert likelihood.suffix == pytest.approx(expected[size:], abs=model_error(64))
+
+
 def test_model_that_ends_nothing_has_no_end(model: DiffusionGemma, cache: PromptCache) -> None:
     [likelihood] = likelihoods(model, cache, PROMPT[-1], BRANCHES[:1], end_ids=frozenset(), banned_ids=[])
     assert likelihood.end is None

@@ -175,7 +175,9 @@ def test_judged_line_counts_both_ways_to_end(
     scores[:, [token_id for token_id in tokenizer.special_ids if token_id != END]] = -torch.inf
     probs = scores.softmax(-1)
     ends = [END, line_break, *map(TOKENS.index, ("č", "ĊĊ"))]
-    expected = probs[0, letter] * (probs[1, last] * probs[2, ends].sum() + probs[1, joined])
+    # What is healed is given: the first token begins with the letter in any case.
+    given = [place for place, text in enumerate(TOKENS) if text.startswith("a")]
+    expected = probs[0, letter] / probs[0, given].sum() * (probs[1, last] * probs[2, ends].sum() + probs[1, joined])
     assert candidate.features.middle_sum == pytest.approx(math.log(expected), abs=1e-3)
 
 
@@ -183,19 +185,19 @@ def test_judged_line_may_end_with_the_rest_of_its_line(
     checkpoint: LlamaCheckpoint, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     engine = load(checkpoint.gguf, DENSE, monkeypatch)
-    [letter], [bracket], [line_break] = map(tokenizer.encode, ("b", ")", "\n"))
+    [letter], *rest, [line_break] = map(tokenizer.encode, ("b", ")", "):", "):\n", "\n"))
     bias = torch.zeros(288)
     bias[letter] = 12.0
     logits = PackedLlama.logits
     monkeypatch.setattr(PackedLlama, "logits", lambda model, hidden: logits(model, hidden) + bias)
-    context = Context(document="d", prefix="f(a", suffix=")\n", path="f.py", max_middle_tokens=2)
+    context = Context(document="d", prefix="if f(a", suffix="):\n", path="f.py", max_middle_tokens=2)
     [candidate] = engine.ranked(context, never(), options=SHOWN)
     assert candidate.proposal.text == "b" and candidate.features is not None
-    prompt = [PREFIX, *tokenizer.encode("f("), SUFFIX, *tokenizer.encode(context.suffix), MIDDLE]
+    prompt = [PREFIX, *tokenizer.encode("if f("), SUFFIX, *tokenizer.encode(context.suffix), MIDDLE]
     [given] = tokenizer.encode("a")
     with torch.no_grad():
         scores = checkpoint.reference(torch.tensor([[*prompt, given, letter]])).logits[0, len(prompt) - 1 :] + bias
     scores[:, [token_id for token_id in tokenizer.special_ids if token_id != END]] = -torch.inf
     probs = scores.softmax(-1)
-    ends = [END, line_break, bracket, *map(TOKENS.index, ("č", "ĊĊ"))]
+    ends = [END, line_break, *(token_id for [token_id] in rest), *map(TOKENS.index, ("č", "ĊĊ"))]
     assert candidate.features.end == pytest.approx(math.log(probs[2, ends].sum()), abs=1e-3)
