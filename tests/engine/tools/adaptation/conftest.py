@@ -17,9 +17,8 @@ from dgemma_engine.tools.adaptation.trainer import AdaptTrainer
 from dgemma_engine.tools.corpus.source_lines import SourceCorpus, SourceLine, write_corpus
 from dgemma_engine.tools.training.optimization.schedule import Schedule
 
-from tests.llama_checkpoints import SPECIAL, alphabet, make_llama, write_llama_gguf
+from tests.engine.tools.tiny_base import MARKS, one_thread_in_full_precision, write_tiny_base
 
-MARKS = ["<|endoftext|>", *SPECIAL[1:6], "<filename>", *SPECIAL[7:]]
 # Held out by their names: `tools.corpus.held_out`.
 HELD_OUT = {"python": "package-25", "go": "package-42"}
 
@@ -27,20 +26,16 @@ MakeTrainer = Callable[..., AdaptTrainer]
 
 
 @pytest.fixture(autouse=True)
-def one_thread_in_full_precision(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """One thread, since the tensors are tiny, and float32, whichever format is faster on this processor."""
-    monkeypatch.setattr("dgemma_engine.tools.adaptation.adapted_base.weight_dtype", lambda _device: torch.float32)
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+def same_everywhere(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """See `one_thread_in_full_precision`."""
+    with one_thread_in_full_precision(monkeypatch, "tools.adaptation.adapted_base"):
+        yield
 
 
 @pytest.fixture(scope="session")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A GGUF file whose vocabulary has the special tokens of an adapter."""
-    checkpoint = make_llama(tmp_path_factory.mktemp("base"), spread=0.1, max_position_embeddings=2_048)
-    return write_llama_gguf(checkpoint.gguf, checkpoint.reference, tokenizer__ggml__tokens=[*MARKS, *alphabet(), "de"])
+    return write_tiny_base(tmp_path_factory.mktemp("base"), MARKS, max_position_embeddings=2_048)
 
 
 @pytest.fixture(scope="session")

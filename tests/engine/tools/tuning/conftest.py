@@ -27,31 +27,26 @@ from dgemma_engine.tools.tuning.tuner import Report, Tuner
 from dgemma_engine.tools.tuning.work_clock import WorkClock
 
 from tests.engine.repository_adapters.conftest import make_about  # noqa: F401, a fixture
-from tests.llama_checkpoints import SPECIAL, alphabet, make_llama, write_adapter, write_llama_gguf
+from tests.engine.tools.tiny_base import MARKS, one_thread_in_full_precision, write_tiny_base
+from tests.llama_checkpoints import write_adapter
 
-MARKS = ["<|endoftext|>", *SPECIAL[1:6], "<filename>", *SPECIAL[7:]]
 NOW = datetime(2026, 1, 31, 10, tzinfo=UTC)
 
 MakeTuner = Callable[..., Tuner]
 
 
 @pytest.fixture(autouse=True)
-def one_thread_in_full_precision(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """One thread, since the tensors are tiny, and float32, whichever format is faster on this processor."""
-    for module in ("tools.adaptation.adapted_base", "families.causal_llama"):
-        monkeypatch.setattr(f"dgemma_engine.{module}.weight_dtype", lambda _device: torch.float32)
+def same_everywhere(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """See `one_thread_in_full_precision`; processes that are started have one thread, too."""
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+    with one_thread_in_full_precision(monkeypatch, "tools.adaptation.adapted_base", "families.causal_llama"):
+        yield
 
 
 @pytest.fixture(scope="session")
 def shared_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A GGUF file whose vocabulary has the special tokens of an adapter, with an adapter beside it."""
-    checkpoint = make_llama(tmp_path_factory.mktemp("base"), spread=0.1, max_position_embeddings=2_048)
-    path = write_llama_gguf(checkpoint.gguf, checkpoint.reference, tokenizer__ggml__tokens=[*MARKS, *alphabet(), "de"])
+    path = write_tiny_base(tmp_path_factory.mktemp("base"), MARKS, max_position_embeddings=2_048)
     write_adapter(path, "causal")
     return path
 
