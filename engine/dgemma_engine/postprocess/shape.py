@@ -69,7 +69,9 @@ def shape_completion(middle: str, around: CursorContext, extent: Extent) -> Shap
         middle, covered = once, num_covered(before=around.before, middle=once, rest=around.rest)
     if not around.rest[covered:].strip():
         middle, covered = middle.rstrip(), len(around.rest[:covered].rstrip())
-    if not middle.strip() or middle == around.rest[:covered]:
+    added = without_covered(middle, covered, around.rest)
+    if not (middle if added is None else added).strip():
+        # At most blank lines before what stands there already.
         return _NOTHING
     middle = with_closed_strings(middle, around, covered=covered)
     middle = with_closed_brackets(middle, around, covered=covered)
