@@ -17,7 +17,7 @@ from dgemma_engine.tokenization.gguf_tokenizer import read_tokenizer
 from dgemma_engine.tokenization.tokenizer import Tokenizer
 
 _PREFIX, _SUFFIX, _MIDDLE, _END = "<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>", "<|endoftext|>"
-_PREFIX_TOKENS, _SUFFIX_TOKENS = 768, 64
+_PREFIX_TOKENS, _SUFFIX_TOKENS = 768, 128
 
 
 class Qwen2Family(LlamaFamily):

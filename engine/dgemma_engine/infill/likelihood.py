@@ -34,10 +34,13 @@ class Branch:
     Attributes:
         middle_ids: the candidate, at least one token.
         suffix_ids: the first tokens that stand after it; may be empty.
+        again_ids: the candidate and the beginning of what stands after it, as one text: a model may write that again in
+            place of an end. Empty where it is not looked for.
     """
 
     middle_ids: tuple[int, ...]
     suffix_ids: tuple[int, ...]
+    again_ids: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +69,7 @@ def likelihoods(
     banned_ids: Sequence[int],
     ending_with: Callable[[int], Sequence[int]] | None = None,
     allowed: Callable[[Sequence[int]], Sequence[int] | None] | None = None,
+    going_on: Callable[[int], Sequence[int]] | None = None,
 ) -> list[Likelihood]:
     """Judges branches of one prompt.
 
@@ -80,19 +84,22 @@ def likelihoods(
             where there are none.
         allowed: returns the tokens that may follow these of a candidate, None if all may; asked up to the first None. A
             candidate's token is one of them in any case.
+        going_on: returns the tokens that a branch may have in place of the last of `again_ids`, itself included; None
+            where no branch has any.
     """
     num_past = cache.length
     ids, row_of, offsets = list[int](), list[int](), list[int]()
     starts, shown_from = list[int](), list[int]()
-    for index, branch in enumerate(branches):
+    rows = [(branch.middle_ids, branch.suffix_ids) for branch in branches]
+    rows += [(branch.again_ids, ()) for branch in branches if branch.again_ids]
+    for index, (middle_ids, suffix_ids) in enumerate(rows):
         starts.append(len(ids))
-        branch_ids = [last_id, *branch.middle_ids, *branch.suffix_ids]
-        ids += branch_ids
-        row_of += [index] * len(branch_ids)
-        offsets += range(len(branch_ids))
+        row_ids = [last_id, *middle_ids, *suffix_ids]
+        ids += row_ids
+        row_of += [index] * len(row_ids)
+        offsets += range(len(row_ids))
         # The suffix is to follow from the candidate, so it does not read its own copy beside the prompt.
-        num_middle = 1 + len(branch.middle_ids)
-        shown_from += [cache.seen_from] * num_middle + [cache.prompt_start] * len(branch.suffix_ids)
+        shown_from += [cache.seen_from] * (1 + len(middle_ids)) + [cache.prompt_start] * len(suffix_ids)
     device = model.device
     position_T = torch.tensor(offsets, device=device) + (num_past - 1)
     attention_masks = masks.branches(
@@ -113,9 +120,9 @@ def likelihoods(
     # What follows a token of the same branch; the last token of a branch predicts nothing that is asked for.
     norm_T = logits_TV.logsumexp(-1)
     if allowed is not None:
-        for start, branch in zip(starts, branches, strict=True):
-            for place, token_id in enumerate(branch.middle_ids):
-                if (able := allowed(branch.middle_ids[:place])) is None:
+        for start, (middle_ids, _) in zip(starts, rows, strict=True):
+            for place, token_id in enumerate(middle_ids):
+                if (able := allowed(middle_ids[:place])) is None:
                     break
                 norm_T[start + place] = logits_TV[start + place, [*{token_id, *able}]].logsumexp(-1)
     next_T = torch.tensor([*ids[1:], 0], device=device)
@@ -124,7 +131,8 @@ def likelihoods(
     if end_ids:
         end_logprobs = (logits_TV[:, sorted(end_ids)].logsumexp(-1) - norm_T).tolist()
     answers: list[Likelihood] = []
-    for start, branch in zip(starts, branches, strict=True):
+    again_starts = iter(starts[len(branches) :])
+    for start, branch in zip(starts, branches, strict=False):
         end = start + len(branch.middle_ids)
         middle, ended = next_logprobs[start:end], None if end_logprobs is None else end_logprobs[end]
         if ended is not None and ending_with is not None and (joined := ending_with(branch.middle_ids[-1])):
@@ -132,6 +140,13 @@ def likelihoods(
             at_once = float(logits_TV[end - 1, list(joined)].logsumexp(-1) - norm_T[end - 1])
             last = _log_sum(middle[-1], at_once)
             middle[-1], ended = last, _log_sum(middle[-1] + ended, at_once) - last
+        if ended is not None and going_on is not None and branch.again_ids:
+            again_start = next(again_starts)
+            last = again_start + len(branch.again_ids) - 1
+            same = float(logits_TV[last, list(going_on(branch.again_ids[-1]))].logsumexp(-1) - norm_T[last])
+            ended = _log_sum(sum(middle) + ended, sum(next_logprobs[again_start:last]) + same) - sum(middle)
+            # The tokens of both together may be likelier than those of the candidate alone.
+            middle[-1], ended = middle[-1] + max(0.0, ended), min(0.0, ended)
         suffix = next_logprobs[end : end + len(branch.suffix_ids)]
         answers.append(Likelihood(middle=middle, end=ended, suffix=suffix))
     return answers

@@ -6,7 +6,7 @@ Wires `likelihood`, `error_check` and `calibration`; knows proposals and texts, 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import chain
 from operator import attrgetter
 
@@ -24,11 +24,14 @@ from dgemma_engine.scheduling.cooperative import Pieces
 from dgemma_engine.scheduling.timing import Cancel
 from dgemma_engine.syntax.error_check import SyntaxCheck
 from dgemma_engine.tokenization.healed_start import HealedStart
+from dgemma_engine.tokenization.vocabulary_index import Spelling
 
 # Candidates that are judged; more seldom change the first.
 _MOST_CANDIDATES = 8
 # Characters of the line's rest that a token may begin with.
 _REST_CHARACTERS = 16
+# Characters of the first line after a candidate by which it is known when the model writes it again.
+_AGAIN_CHARACTERS = 8
 # Suffix tokens that a candidate is judged by.
 _SUFFIX_TOKENS = 8
 
@@ -80,6 +83,7 @@ def rank(
             banned_ids=task.banned_ids(),
             ending_with=None if line_ends is None else line_ends.joined,
             allowed=HealedStart(opening, task.spelling).allowed if judges_text and opening else None,
+            going_on=_beginning_alike(task.spelling) if judges_text and line_ends is None else None,
         )
     else:
         judged = yield from masked_likelihoods(
@@ -194,10 +198,28 @@ def _branch(task: InfillTask, proposal: Proposal) -> Branch:
         middle, num_tokens = hole.boundary.opening + proposal.text, max(_SUFFIX_TOKENS, len(hole.head_ids))
         following = suffix[proposal.covered : proposal.covered + CHARACTERS_PER_TOKEN * num_tokens]
         behind = tuple(encode(following)[:num_tokens])
-    return Branch(
-        middle_ids=tuple(encode(middle)),
-        suffix_ids=behind[:_SUFFIX_TOKENS],
-    )
+    again_ids = ()
+    if task.form.judges_text and task.context.extent is not Extent.LINE:
+        again = _first_word(suffix if text is not None else suffix[proposal.covered :])
+        again_ids = tuple(encode(middle + again)) if again else ()
+    return Branch(middle_ids=tuple(encode(middle)), suffix_ids=behind[:_SUFFIX_TOKENS], again_ids=again_ids)
+
+
+def _first_word(text: str) -> str:
+    """Returns the beginning of a text to within its first line that is not blank; empty where all are."""
+    blank = text[: len(text) - len(text.lstrip())]
+    word = text[len(blank) :].partition("\n")[0][:_AGAIN_CHARACTERS]
+    return blank + word if word else ""
+
+
+def _beginning_alike(spelling: Spelling) -> Callable[[int], Sequence[int]]:
+    """Returns what gives the tokens whose text begins with that of a token, itself included."""
+
+    def alike(token_id: int) -> Sequence[int]:
+        text = spelling.text_of(token_id)
+        return spelling.starting_with(text) if text else [token_id]
+
+    return alike
 
 
 def shares(judged: Sequence[Likelihood]) -> list[float]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +90,27 @@ def test_candidate_that_may_end_in_two_ways_gets_the_sum_of_both(model: Diffusio
         assert likelihood.middle[-1] == pytest.approx(math.log(goes_on + at_once), abs=model_error(64))
         assert likelihood.end <= 0 and likelihood.middle[-1] <= 0
         assert likelihood.suffix == pytest.approx(expected[size:], abs=model_error(64))
+
+
+@pytest.mark.parametrize("again", [(70, 80, 81), (71, 72, 73), (90,)], ids=["longer", "other tokens", "one token"])
+def test_text_after_a_candidate_may_be_written_again_in_place_of_an_end(
+    model: DiffusionGemma, cache: PromptCache, again: tuple[int, ...]
+) -> None:
+    ends, alike = frozenset({7, 1}), {again[-1]: [again[-1], 100, 101]}
+    branches = [replace(BRANCHES[0], again_ids=again), BRANCHES[2]]
+    judged, other = likelihoods(
+        model, cache, PROMPT[-1], branches, end_ids=ends, banned_ids=[], going_on=alike.__getitem__
+    )
+    expected, logprobs = alone(model, branches[0].middle_ids, [])
+    ended = sum(expected) + float(logprobs[len(expected), sorted(ends)].logsumexp(-1))
+    expected, logprobs = alone(model, again, [])
+    repeated = sum(expected[:-1]) + float(logprobs[len(again) - 1, alike[again[-1]]].logsumexp(-1))
+    assert judged.end is not None and judged.end <= 0
+    assert sum(judged.middle) + judged.end == pytest.approx(
+        math.log(math.exp(ended) + math.exp(repeated)), abs=model_error(64)
+    )
+    [plain] = likelihoods(model, cache, PROMPT[-1], BRANCHES[2:], end_ids=ends, banned_ids=[])
+    assert [*other.middle, other.end] == pytest.approx([*plain.middle, plain.end], abs=model_error(64))
 
 
 def test_what_is_given_is_no_choice_of_the_candidate(model: DiffusionGemma, cache: PromptCache) -> None:

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from dgemma_engine.families.checkpoint_facts import read_facts
 from dgemma_engine.families.llama.packed_model import PackedLlama
 from dgemma_engine.families.registry import family_of
+from dgemma_engine.infill import ranker
 from dgemma_engine.infill.engine import Engine
+from dgemma_engine.infill.likelihood import Branch, Likelihood, likelihoods
 from dgemma_engine.infill.options import InfillOptions
-from dgemma_engine.protocol.messages import Context, Finish, Infill
+from dgemma_engine.protocol.messages import Context, Extent, Finish, Infill
 from dgemma_engine.scheduling.timing import Cancel
 from dgemma_engine.tokenization.tokenizer import Tokenizer
 from dgemma_kernels.packing.few_bits import COMPACT, DENSE, ProductKinds
@@ -201,3 +205,39 @@ def test_judged_line_may_end_with_the_rest_of_its_line(
     probs = scores.softmax(-1)
     ends = [END, line_break, *(token_id for [token_id] in rest), *map(TOKENS.index, ("č", "ĊĊ"))]
     assert candidate.features.end == pytest.approx(math.log(probs[2, ends].sum()), abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("suffix", "again"),
+    [("\n}\n", "\n}"), ("\n\n    following_line = 1\n", "\n\n    followin"), ("}\n", "}"), ("\n \n", None), ("", None)],
+)
+def test_block_may_end_with_what_stands_after_it(
+    checkpoint: LlamaCheckpoint,
+    tokenizer: Tokenizer,
+    suffix: str,
+    again: str | None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A model that writes the text after the cursor again has ended its block there; a line has its own ends."""
+    engine = load(checkpoint.gguf, DENSE, monkeypatch)
+    [letter] = tokenizer.encode("b")
+    bias = torch.zeros(288)
+    bias[letter] = 12.0
+    logits = PackedLlama.logits
+    monkeypatch.setattr(PackedLlama, "logits", lambda model, hidden: logits(model, hidden) + bias)
+    judged: list[Branch] = []
+
+    def recorded(*arguments: Any, **options: Any) -> list[Likelihood]:
+        judged.extend(arguments[3])
+        return likelihoods(*arguments, **options)
+
+    monkeypatch.setattr(ranker, "likelihoods", recorded)
+    asked = Context(document="d", prefix="f(a) {", suffix=suffix, path="f.txt", max_middle_tokens=4)
+    engine.ranked(asked, never(), options=SHOWN)
+    assert judged and not any(branch.again_ids for branch in judged)
+    judged.clear()
+    engine.ranked(replace(asked, extent=Extent.BLOCK), never(), options=SHOWN)
+    assert judged
+    for branch in judged:
+        expected = "" if again is None else tokenizer.decode(branch.middle_ids) + again
+        assert tokenizer.decode(branch.again_ids) == expected

@@ -86,7 +86,17 @@ def test_lines_below_are_not_repeated(marked: str, middle: str, expected: str | 
 
 @pytest.mark.parametrize(
     ("marked", "middle"),
-    [("x|", ""), ("x|", "   "), ("x|", "\n\n"), ("x|\n", "\ny"), ("foo(|)", ")"), ("|", " \n "), ("x = |y", "y"), ("{|}", "\n\t\n}"), ("f(|)", "  )")],
+    [
+        ("x|", ""),
+        ("x|", "   "),
+        ("x|", "\n\n"),
+        ("x|\n", "\ny"),
+        ("foo(|)", ")"),
+        ("|", " \n "),
+        ("x = |y", "y"),
+        ("{|}", "\n\t\n}"),
+        ("f(|)", "  )"),
+    ],
 )
 def test_nothing_worth_showing(marked: str, middle: str):
     check(marked, middle, None)
