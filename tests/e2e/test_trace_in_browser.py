@@ -284,3 +284,16 @@ def test_text_is_shown_and_never_run(opened: Callable[..., Seen]) -> None:
     seen.page.locator("#canvas .cell").nth(1).hover()
     assert seen.page.evaluate("window.hacked") is None
     assert seen.page.locator("img").count() == 0
+
+
+def test_model_that_writes_from_left_to_right_has_no_notice_and_counts_passes(opened: Callable[..., Seen]) -> None:
+    request = request_at(
+        FilePosition(path=Path("a.py"), text="x = ", offset=4), trigger=Trigger.AUTOMATIC, deadline_ms=1_000
+    )
+    trace = made_trace()
+    written = replace(trace, canvases=(), infill=replace(trace.infill, steps=0, forwards=7))
+    for writings, notice in ((trace.writings, ""), ((), "The model wrote nothing.")):
+        content = to_html(trace_view(request, 1, 5, replace(written, writings=writings), STATUS_NOW))
+        page = opened(content).page
+        assert page.locator("#notice").inner_text() == notice
+        assert "7 passes of the model" in page.locator("#summary").inner_text()
