@@ -134,7 +134,7 @@ COMMANDS: dict[str, Run | Elsewhere | ByHand] = {
     "dgemma-engine holes DIR --out holes.jsonl": Run(
         r"\d+ holes", "dgemma-engine holes tree --count 6 --out holes.jsonl"
     ),
-    "dgemma-engine eval holes.jsonl [--model FOLDER]": Run(
+    "dgemma-engine eval holes.jsonl [--model MODEL]": Run(
         r'"exact_match": [\d.]+', "dgemma-engine eval holes.jsonl --model TINY --out A.jsonl"
     ),
     "dgemma-engine calibrate MODEL FILES": Run(
