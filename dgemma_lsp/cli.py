@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, TextIO, TypeVar
 
 from dgemma_engine.model_store.catalogue import renamed
 from dgemma_engine.private_files import keep_own_rights
-from dgemma_engine.protocol.status_messages import Progress
 from dgemma_engine.terminal import run_program, say_error
 
 from dgemma_lsp.commands.arguments import argument_parser
@@ -99,10 +98,17 @@ def _serve(arguments: Namespace) -> int:
 def _complete(arguments: Namespace) -> int:
     from dgemma_lsp.commands.complete import answer_at, render
     from dgemma_lsp.engine_client.infill_client import ContextLimits
+    from dgemma_lsp.request import Trigger
 
     async def ask(client: InfillSource, status: Status) -> str:
-        limits = ContextLimits(seed=arguments.seed)
-        answer = await answer_at(place, client, limits=limits, deadline_ms=arguments.deadline_ms, clock=time.monotonic)
+        answer = await answer_at(
+            place,
+            client,
+            trigger=Trigger.AUTOMATIC if arguments.while_typing else Trigger.INVOKED,
+            limits=ContextLimits(seed=arguments.seed),
+            deadline_ms=arguments.deadline_ms,
+            clock=time.monotonic,
+        )
         if arguments.json:
             return json.dumps(answer.to_json(status))
         return render(answer, colour=_wants_colour(sys.stdout)).rstrip("\n")
@@ -114,13 +120,16 @@ def _complete(arguments: Namespace) -> int:
 
 def _trace(arguments: Namespace) -> int:
     from dgemma_lsp.commands.atomic_file import NewFile, OutputRefused
-    from dgemma_lsp.commands.complete import request_at
+    from dgemma_lsp.commands.complete import request_at, require_answer
     from dgemma_lsp.commands.trace_report import to_html, trace_view
     from dgemma_lsp.engine_client.infill_client import ContextLimits, build_context
+    from dgemma_lsp.request import Trigger
 
     async def ask(client: InfillSource, status: Status) -> str:
-        request = request_at(place, deadline_ms=arguments.deadline_ms)
+        # As while typing: the page says why nothing is shown.
+        request = request_at(place, trigger=Trigger.AUTOMATIC, deadline_ms=arguments.deadline_ms)
         trace = await client.trace(build_context(request, ContextLimits(seed=arguments.seed)))
+        require_answer(trace.infill)
         return to_html(trace_view(request, target.line, target.column, trace, status))
 
     target, place = _public_place(arguments.target)
@@ -195,29 +204,6 @@ def _stats(arguments: Namespace) -> int:
     return 0
 
 
-class ProgressLine:
-    """One line on a terminal with the percentage that is loaded; writes nothing where `out` is no terminal.
-
-    Args:
-        out: where to write.
-    """
-
-    def __init__(self, out: TextIO) -> None:
-        self._out = out
-        self._drawn = False
-
-    def show(self, progress: Progress) -> None:
-        """Redraws the line; erases it once loading is over."""
-        if not self._out.isatty():
-            return
-        loading = progress.percent < 100 and progress.state.value == "loading"
-        if loading or self._drawn:
-            text = f"loading the model: {progress.percent} % {progress.message}"[:78] if loading else ""
-            self._out.write(f"\r\x1b[2K{text}")
-            self._out.flush()
-            self._drawn = loading
-
-
 def _settings(arguments: Namespace) -> Settings:
     return Settings(
         engine_model=arguments.model,
@@ -251,6 +237,7 @@ def _with_engine(arguments: Namespace, work: Callable[[InfillSource, Status], Aw
     from dgemma_engine.checkpoint.builtin import require_model
     from dgemma_engine.errors import EngineFault, EngineUnavailable, WrongUsage
 
+    from dgemma_lsp.commands.progress_line import ProgressLine
     from dgemma_lsp.engine_client.connector import chosen_model, ready_engine
 
     settings = _settings(arguments)

@@ -29,6 +29,7 @@ from dgemma_engine.repository_adapters.training_folder import TrainingFacts
 
 from dgemma_lsp.commands.complete import Answer, request_at
 from dgemma_lsp.commands.file_location import FilePosition
+from dgemma_lsp.request import Trigger
 from tests.engine.repository_adapters.conftest import MakeAbout, factors, make_about  # noqa: F401, a fixture
 from tests.engine.tools.evaluation.conftest import HUMAN_EVAL
 from tests.engine.tools.evaluation.kernel import needs_confinement
@@ -110,7 +111,8 @@ def also(whose: str) -> set[str]:
 def test_completion_has_the_documented_keys(tmp_path: Path, use: AdapterUse, adapter: str | None) -> None:
     place = FilePosition(path=tmp_path / "a.py", text="x = ", offset=4)
     infill = Infill(text="1", finish=Finish.STABLE, steps=3, score=0.5, timings_ms={"total": 1.0}, adapter=use)
-    answer = Answer(request=request_at(place, deadline_ms=500), infill=infill, completion=None, wall_ms=1.0)
+    request = request_at(place, trigger=Trigger.INVOKED, deadline_ms=500)
+    answer = Answer(request=request, infill=infill, completion=None, wall_ms=1.0)
     status: Any = SimpleNamespace(model="m", device="cpu")
     values = answer.to_json(status)
     assert documented("dgemma-lsp complete --json") == values.keys() and values["adapter"] == adapter

@@ -46,7 +46,9 @@ def argument_parser() -> argparse.ArgumentParser:
     parser.set_defaults(command="serve")
     commands = parser.add_subparsers(metavar="COMMAND")
 
-    complete = commands.add_parser("complete", help="print one completion")
+    complete = commands.add_parser("complete", help="print one completion, the best however unlikely it is")
+    typing = "print what would appear while you type: nothing where the best candidate is too unlikely"
+    complete.add_argument("--while-typing", action="store_true", help=typing)
     complete.set_defaults(command="complete")
 
     trace = commands.add_parser("trace", help="write an HTML page that plays the denoising of one completion")

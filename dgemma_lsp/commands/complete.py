@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from dgemma_engine.engine_client.infill_source import InfillSource
+from dgemma_engine.errors import EngineUnavailable
 from dgemma_engine.postprocess.cursor_context import normalize_newlines
-from dgemma_engine.protocol.messages import Infill
+from dgemma_engine.protocol.messages import Finish, Infill
 from dgemma_engine.protocol.status_messages import Status
 
 from dgemma_lsp.commands.file_location import FilePosition, language_of
@@ -21,6 +22,11 @@ from dgemma_lsp.engine_client.infill_client import ContextLimits, build_context
 from dgemma_lsp.request import Completion, Request, Trigger, build_completions
 
 _LINES_AROUND = 3
+_ENDS = {
+    Finish.STABLE: "ended by the model",
+    Finish.STEP_LIMIT: "ended by a limit",
+    Finish.DEADLINE: "ended by the deadline",
+}
 _DIM, _BOLD, _RESET = "\x1b[2m", "\x1b[1m", "\x1b[0m"
 
 
@@ -30,7 +36,7 @@ class Answer:
 
     Attributes:
         request: what was asked.
-        infill: the engine's answer.
+        infill: the engine's answer, to a request by hand: its best candidate, however unlikely.
         completion: the part that is shown; None for nothing.
         wall_ms: milliseconds from the request to the completion.
     """
@@ -55,6 +61,8 @@ class Answer:
         """Returns the object that `--json` prints."""
         return {
             "text": self.text,
+            "replaces": self.completion.end - self.completion.cursor if self.completion else 0,
+            "unlikely": self.infill.unlikely,
             "finish": self.infill.finish.value,
             "score": self.infill.score,
             "steps": self.infill.steps,
@@ -65,11 +73,12 @@ class Answer:
         }
 
 
-def request_at(place: FilePosition, *, deadline_ms: float) -> Request:
+def request_at(place: FilePosition, *, trigger: Trigger, deadline_ms: float) -> Request:
     """Returns the request for the cursor's position in a file.
 
     Args:
         place: text and cursor.
+        trigger: what made the user ask.
         deadline_ms: milliseconds until the answer is due.
     """
     uri = place.path.absolute().as_uri()
@@ -81,32 +90,52 @@ def request_at(place: FilePosition, *, deadline_ms: float) -> Request:
         path=place.path.name,
         folder=folder_of(uri, ()),
         language=language_of(place.path),
-        trigger=Trigger.AUTOMATIC,
+        trigger=trigger,
         deadline_ms=deadline_ms,
     )
 
 
 async def answer_at(
-    place: FilePosition, source: InfillSource, *, limits: ContextLimits, deadline_ms: float, clock: Callable[[], float]
+    place: FilePosition,
+    source: InfillSource,
+    *,
+    trigger: Trigger,
+    limits: ContextLimits,
+    deadline_ms: float,
+    clock: Callable[[], float],
 ) -> Answer:
     """Asks the engine for the completion at a place.
 
     Args:
         place: text and cursor.
         source: the engine.
+        trigger: INVOKED shows the best candidate however unlikely it is, AUTOMATIC what would appear while typing.
         limits: how much text to send, how much to ask for, the seed.
         deadline_ms: milliseconds until the answer is due.
         clock: seconds that never go backwards.
 
     Raises:
         EngineFault: the engine answered with an error.
-        EngineUnavailable: the connection ended before the answer.
+        EngineUnavailable: the connection or the engine ended before the answer.
     """
-    request = request_at(place, deadline_ms=deadline_ms)
+    # By hand in either case: the engine sends no score of an answer that it keeps back.
+    request = request_at(place, trigger=Trigger.INVOKED, deadline_ms=deadline_ms)
     start_s = clock()
     infill = await source.infill(build_context(request, limits))
-    completion = next(iter(build_completions(request, infill)), None)
+    require_answer(infill)
+    is_kept_back = trigger is Trigger.AUTOMATIC and infill.unlikely
+    completion = None if is_kept_back else next(iter(build_completions(request, infill)), None)
     return Answer(request=request, infill=infill, completion=completion, wall_ms=(clock() - start_s) * 1_000)
+
+
+def require_answer(infill: Infill) -> None:
+    """Refuses the answer of an engine that was stopped: only its end cancels the one request of a command.
+
+    Raises:
+        EngineUnavailable: the request was cancelled.
+    """
+    if infill.finish is Finish.CANCELLED:
+        raise EngineUnavailable("the engine was stopped before it had answered; run the command again")
 
 
 def render(answer: Answer, *, colour: bool) -> str:
@@ -129,12 +158,17 @@ def render(answer: Answer, *, colour: bool) -> str:
 
 
 def summary(answer: Answer) -> str:
-    """Returns one line: finish, score, steps and time."""
+    """Returns one line: what is shown and how likely it is, what ended it, passes of the model and time."""
     infill = answer.infill
-    verdict = "shown" if answer.completion else "nothing to show"
-    return (
-        f"[{verdict}: {infill.finish.value}, score {infill.score:.2f}, {infill.steps} steps, {answer.wall_ms:.0f} ms]"
-    )
+    score, end = f"score {infill.score:.2f}", _ENDS.get(infill.finish)
+    if answer.completion:
+        parts = [f"{'unlikely' if infill.unlikely else 'shown'}: {score}", end]
+    elif infill.text:
+        parts = ["nothing to show: the best candidate is too unlikely", score, end]
+    else:
+        parts = [f"nothing to show: {end or 'no candidate'}"]
+    parts += [f"{infill.forwards} passes of the model", f"{answer.wall_ms:.0f} ms"]
+    return f"[{', '.join(filter(None, parts))}]"
 
 
 def _last_lines(text: str) -> str:

@@ -19,6 +19,7 @@ from dgemma_engine.protocol.status_messages import Status
 from dgemma_lsp.commands.complete import Answer, answer_at, render
 from dgemma_lsp.commands.file_location import FilePosition
 from dgemma_lsp.engine_client.infill_client import ContextLimits
+from dgemma_lsp.request import Trigger
 
 FILES = Path(__file__).with_name("demo_files")
 _NEXT = "Next: dgemma-lsp complete FILE:LINE:COLUMN on a file of yours, make install-vscode, or make install-neovim"
@@ -49,7 +50,7 @@ async def run_demo(
     write: Callable[[str], None],
     colour: bool,
 ) -> None:
-    """Completes each place and writes it; the last line is one JSON object.
+    """Completes each place as while typing and writes it; the last line is one JSON object.
 
     Args:
         source: the engine, ready.
@@ -64,7 +65,9 @@ async def run_demo(
     times_ms: list[float] = []
     num_shown = num_right = 0
     for number, one in enumerate(places, start=1):
-        answer = await answer_at(one.place, source, limits=limits, deadline_ms=deadline_ms, clock=clock)
+        answer = await answer_at(
+            one.place, source, trigger=Trigger.AUTOMATIC, limits=limits, deadline_ms=deadline_ms, clock=clock
+        )
         times_ms.append(answer.wall_ms)
         num_shown += answer.completion is not None
         num_right += is_right(answer, one.truth)

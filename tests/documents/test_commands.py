@@ -69,7 +69,9 @@ class Elsewhere:
     by: str
 
 
-ANSWER = r"print\(area\(>>width, height<<\)\)\n\[shown: \w+, score \d\.\d+, \d+ steps, \d+ ms\]"
+ANSWER = (
+    r"print\(area\(>>width, height<<\)\)\n\[shown: score \d\.\d+, ended by \w+ \w+, \d+ passes of the model, \d+ ms\]"
+)
 NO_ADAPTER = r"dgemma-engine: tree: .* `dgemma-engine adapters` lists those there are\n$"
 
 # Parts of long commands.
@@ -132,10 +134,10 @@ COMMANDS: dict[str, Run | Elsewhere | ByHand] = {
     "dgemma-engine holes DIR --out holes.jsonl": Run(
         r"\d+ holes", "dgemma-engine holes tree --count 6 --out holes.jsonl"
     ),
-    "dgemma-engine eval holes.jsonl [--model FOLDER]": Run(
+    "dgemma-engine eval holes.jsonl [--model MODEL]": Run(
         r'"exact_match": [\d.]+', "dgemma-engine eval holes.jsonl --model TINY --out A.jsonl"
     ),
-    "dgemma-engine calibrate FOLDER holes.jsonl": Run(
+    "dgemma-engine calibrate MODEL FILES": Run(
         r"threshold", "cp -r TINY folder && dgemma-engine calibrate folder holes.jsonl"
     ),
     "dgemma-engine compare A.jsonl B.jsonl": Run(r"exact", "cp A.jsonl B.jsonl; dgemma-engine compare A.jsonl B.jsonl"),

@@ -19,6 +19,7 @@ from dgemma_lsp.commands.complete import request_at
 from dgemma_lsp.commands.file_location import FilePosition
 from dgemma_lsp.commands.trace_report import to_html, trace_view
 from dgemma_lsp.engine_client.infill_client import ContextLimits, build_context
+from dgemma_lsp.request import Trigger
 from tests.lsp.engine_process import STATUS_NOW
 from tests.lsp.traces import corrected_trace, made_trace
 
@@ -95,7 +96,9 @@ def page() -> str:
     """A real recording of the embedded model."""
     engine = Engine.load(model_folder("tiny"), device="cpu", report=lambda _percent, _message: None)
     request = request_at(
-        FilePosition(path=Path("area.py"), text=CODE, offset=CODE.rindex("area(") + len("area(")), deadline_ms=0
+        FilePosition(path=Path("area.py"), text=CODE, offset=CODE.rindex("area(") + len("area(")),
+        trigger=Trigger.AUTOMATIC,
+        deadline_ms=0,
     )
     recorder = Recorder(time.monotonic)
     # No deadline: what is recorded must not depend on how fast the machine is.
@@ -107,7 +110,9 @@ def page() -> str:
 def made(
     text: str = "x = ", *, answer: str = "1 + 1", token: str = " one", num_canvases: int = 1, writes: bool = True
 ) -> str:
-    request = request_at(FilePosition(path=Path("a.py"), text=text, offset=len(text)), deadline_ms=1_000)
+    request = request_at(
+        FilePosition(path=Path("a.py"), text=text, offset=len(text)), trigger=Trigger.AUTOMATIC, deadline_ms=1_000
+    )
     trace = made_trace(text=answer, token=token)
     further = [replace(trace.canvases[0], written_ids=(1, 3))] * (num_canvases - 1)
     writings = trace.writings if writes else ()
@@ -187,7 +192,9 @@ def test_marks_do_not_rest_on_colour_alone(opened: Callable[..., Seen]) -> None:
 
 
 def test_renoised_token_is_marked_once_another_is_accepted(opened: Callable[..., Seen]) -> None:
-    request = request_at(FilePosition(path=Path("a.py"), text="x = ", offset=4), deadline_ms=1_000)
+    request = request_at(
+        FilePosition(path=Path("a.py"), text="x = ", offset=4), trigger=Trigger.AUTOMATIC, deadline_ms=1_000
+    )
     content = to_html(trace_view(request, 1, 5, corrected_trace(), STATUS_NOW))
     assert opened(content, fragment="#3").page.locator("#canvas .corrected").count() == 0
     seen = opened(content, fragment="#4")
@@ -277,3 +284,16 @@ def test_text_is_shown_and_never_run(opened: Callable[..., Seen]) -> None:
     seen.page.locator("#canvas .cell").nth(1).hover()
     assert seen.page.evaluate("window.hacked") is None
     assert seen.page.locator("img").count() == 0
+
+
+def test_model_that_writes_from_left_to_right_has_no_notice_and_counts_passes(opened: Callable[..., Seen]) -> None:
+    request = request_at(
+        FilePosition(path=Path("a.py"), text="x = ", offset=4), trigger=Trigger.AUTOMATIC, deadline_ms=1_000
+    )
+    trace = made_trace()
+    written = replace(trace, canvases=(), infill=replace(trace.infill, steps=0, forwards=7))
+    for writings, notice in ((trace.writings, ""), ((), "The model wrote nothing.")):
+        content = to_html(trace_view(request, 1, 5, replace(written, writings=writings), STATUS_NOW))
+        page = opened(content).page
+        assert page.locator("#notice").inner_text() == notice
+        assert "7 passes of the model" in page.locator("#summary").inner_text()

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 from dgemma_engine.ipc.endpoint import EngineLocation
 from dgemma_engine.ipc.json_rpc import Peer
 from dgemma_engine.protocol.handshake import HELLO, PROTOCOL, Hello
-from dgemma_engine.protocol.messages import INFILL, Context
+from dgemma_engine.protocol.messages import INFILL, Context, Finish, Infill
 from dgemma_engine.protocol.status_messages import PROGRESS, STATUS, EngineState, Progress, Status
 from dgemma_engine.protocol.trace_messages import TRACE
 
@@ -38,15 +39,27 @@ STATUS_NOW = Status(
 
 @asynccontextmanager
 async def serving(
-    location: EngineLocation, *, answers: Mapping[str, str], protocol: int = PROTOCOL
+    location: EngineLocation, *, answers: Mapping[str, str], protocol: int = PROTOCOL, is_stopped: bool = False
 ) -> AsyncGenerator[FakeEngine]:
-    """Answers on the socket of `location` for as long as the block lasts, as an engine of that protocol."""
+    """Answers on the socket of `location` for as long as the block lasts, as an engine of that protocol.
+
+    Args:
+        location: where clients find the engine.
+        answers: see `FakeEngine`.
+        protocol: that the engine speaks.
+        is_stopped: whether every request is cancelled, as by an engine that is just stopped.
+    """
     engine = FakeEngine(answers=answers)
 
     async def infill(params: Any) -> dict[str, Any]:
+        if is_stopped:
+            return Infill(text="", finish=Finish.CANCELLED).to_wire()
         return (await engine.infill(Context.from_wire(params))).to_wire()
 
     async def trace(params: Any) -> dict[str, Any]:
+        if is_stopped:
+            cancelled = Infill(text="", finish=Finish.CANCELLED)
+            return replace(made_trace(text=""), infill=cancelled).to_wire()
         found = await engine.infill(Context.from_wire(params))
         return made_trace(text=found.text).to_wire()
 

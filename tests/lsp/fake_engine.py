@@ -92,6 +92,7 @@ class FakeEngine:
             finish=Finish.STABLE if best else Finish.EMPTY,
             score=0.5 if best else 0.0,
             steps=3,
+            forwards=4,
             timings_ms={"total": 1.0},
             candidates=candidates if len(candidates) > 1 else (),
             unlikely=unlikely and best is not None,

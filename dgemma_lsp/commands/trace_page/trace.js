@@ -41,7 +41,8 @@
   const { outcome, place, model } = data;
   byId("place").append(place.file, make("span", "", `:${place.line}:${place.column}`));
   const worth = data.is_calibrated ? `${percent(outcome.score)} likely to be right` : `score ${outcome.score.toFixed(2)}, not calibrated`;
-  const asked = `${plural(outcome.steps, "denoising step")}, ${ms(data.timings.total ?? 0)}`;
+  const work = outcome.steps ? plural(outcome.steps, "denoising step") : `${outcome.forwards} ${outcome.forwards === 1 ? "pass" : "passes"} of the model`;
+  const asked = `${work}, ${ms(data.timings.total ?? 0)}`;
   const best = data.candidates.find((candidate) => candidate.score > 0);
   const silence = best
     ? [" The best candidate, ", code(visible(best.text)), `, has ${percent(best.score)}; this model shows an answer from ${percent(data.threshold)}.`]
@@ -59,7 +60,9 @@
   );
   const notice = [];
   if (data.num_left_out) notice.push(`${plural(data.num_left_out, "step")} of this run ${data.num_left_out === 1 ? "is" : "are"} left out: the recording would be too large.`);
-  if (!data.canvases.length) notice.push(`No canvas was begun: the request ended with “${outcome.finish}”.`);
+  if (!data.canvases.length && !data.writings.some((writing) => writing.passes.length)) {
+    notice.push(`The model wrote nothing${outcome.finish === "deadline" ? ": time ran out" : ""}.`);
+  }
   byId("notice").textContent = notice.join(" ");
   byId("notice").hidden = !notice.length;
 

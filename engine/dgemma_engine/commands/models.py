@@ -13,8 +13,8 @@ from dgemma_engine.terminal import write_table
 
 _GIB, _MIB = 2**30, 2**20
 _NOTE = (
-    "MEMORY is planned: on a card, of tiny and small on a processor. On this machine: dgemma-engine plan NAME. What an "
-    "engine holds now: dgemma-engine status.\n"
+    "MEMORY is computed, not measured: for tiny, small and coder on a processor, for every other model on a card. On "
+    "this machine: dgemma-engine plan NAME. What an engine holds now: dgemma-engine status.\n"
 )
 
 

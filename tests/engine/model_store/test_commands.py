@@ -57,6 +57,7 @@ def test_models_lists_the_models_on_disk(
     assert main(["models"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].split() == ["NAME", "SIZE", "MEMORY", "LICENCE", "WHERE"]
+    assert "for tiny, small and coder on a processor, for every other model on a card" in lines[-1]
     assert lines[2].split(maxsplit=6) == [
         "small",
         "98",

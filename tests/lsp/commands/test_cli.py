@@ -62,7 +62,7 @@ async def test_complete_prints_the_completion_between_its_surroundings(environ: 
         code, out, err = await run(environ, "complete", target)
     assert (code, err) == (0, "")
     assert out.startswith("def area(r):\n    return >>3.14 * r ** 2<<\n\n\ndef next():\n")
-    assert re.search(r"\n\[shown: stable, score 0\.50, 3 steps, \d+ ms\]\n$", out)
+    assert re.search(r"\n\[shown: score 0\.50, ended by the model, 4 passes of the model, \d+ ms\]\n$", out)
 
 
 async def test_complete_json_is_one_object(environ: dict[str, str], target: str):
@@ -71,6 +71,8 @@ async def test_complete_json_is_one_object(environ: dict[str, str], target: str)
     assert code == 0
     assert json.loads(out) == {
         "text": "3",
+        "replaces": 0,
+        "unlikely": False,
         "finish": "stable",
         "score": 0.5,
         "steps": 3,
@@ -85,7 +87,7 @@ async def test_complete_passes_deadline_and_seed_on(environ: dict[str, str], tar
     async with serving(EngineLocation.locate(environ), answers={}) as engine:
         code, out, _ = await run(environ, "complete", target, "--deadline-ms", "500", "--seed", "7")
     assert code == 0
-    assert "nothing to show: empty" in out
+    assert "[nothing to show: no candidate, 4 passes of the model, " in out
     (context,) = engine.contexts
     assert (context.deadline_ms, context.seed, context.path) == (500, 7, "a.py")
 
@@ -96,6 +98,49 @@ async def test_complete_prints_a_fault_in_one_line(environ: dict[str, str], tmp_
     async with serving(EngineLocation.locate(environ), answers={}):
         code, out, err = await run(environ, "complete", f"{path}:1:6")
     assert (code, out, err) == (1, "", "dgemma-lsp: out of memory; use a smaller model\n")
+
+
+async def test_complete_asks_by_hand_and_while_typing_keeps_an_unlikely_answer_back(
+    environ: dict[str, str], tmp_path: Path
+):
+    path = tmp_path / "a.py"
+    path.write_text("UNLIKELY = ", encoding="utf-8")
+    typing = "[nothing to show: the best candidate is too unlikely, score 0.50, ended by the model, 4 passes of the "
+    async with serving(EngineLocation.locate(environ), answers={"UNLIKELY = ": "3"}):
+        _, by_hand, _ = await run(environ, "complete", f"{path}:1:12")
+        _, json_by_hand, _ = await run(environ, "complete", f"{path}:1:12", "--json")
+        _, while_typing, _ = await run(environ, "complete", f"{path}:1:12", "--while-typing")
+        _, json_while_typing, _ = await run(environ, "complete", f"{path}:1:12", "--while-typing", "--json")
+    assert by_hand.startswith("UNLIKELY = >>3<<\n[unlikely: score 0.50, ended by the model, ")
+    assert while_typing.startswith(f"UNLIKELY = >><<\n{typing}")
+    for printed, text in ((json_by_hand, "3"), (json_while_typing, "")):
+        answer = json.loads(printed)
+        assert (answer["text"], answer["unlikely"], answer["score"]) == (text, True, 0.5)
+
+
+async def test_complete_json_counts_the_characters_that_the_answer_replaces(environ: dict[str, str], tmp_path: Path):
+    path = tmp_path / "a.py"
+    path.write_text("print(area(\N{GRINNING FACE}))\n", encoding="utf-8")
+    async with serving(EngineLocation.locate(environ), answers={"area(": "3\N{GRINNING FACE}))"}):
+        code, out, _ = await run(environ, "complete", f"{path}:1:12", "--json")
+    assert code == 0
+    answer = json.loads(out)
+    assert (answer["text"], answer["replaces"]) == ("3\N{GRINNING FACE}))", 3)
+
+
+@pytest.mark.parametrize("command", ["complete", "trace", "demo"])
+async def test_request_that_the_end_of_the_engine_cancels_is_a_fault(
+    environ: dict[str, str], tmp_path: Path, command: str
+):
+    path = tmp_path / "a.py"
+    path.write_text("x = ", encoding="utf-8")
+    place = (f"{path}:1:5",)
+    arguments = {"complete": place, "trace": (*place, "--html", str(tmp_path / "o.html")), "demo": ()}[command]
+    async with serving(EngineLocation.locate(environ), answers={}, is_stopped=True):
+        code, out, err = await run(environ, command, *arguments)
+    said = "dgemma-lsp: the engine was stopped before it had answered; run the command again\n"
+    assert (code, out, err) == (1, "", said)
+    assert names(tmp_path) == ["a.py"]
 
 
 @pytest.mark.parametrize("argument", ["none.py:1:1", "a.py", "/:1:1"])

@@ -11,7 +11,7 @@ from dgemma_lsp.commands.complete import Answer, render
 from dgemma_lsp.commands.complete import request_at as request_at_place
 from dgemma_lsp.commands.demo import FILES, is_right, percentile, read_places
 from dgemma_lsp.commands.file_location import FilePosition, language_of
-from dgemma_lsp.request import build_completions
+from dgemma_lsp.request import Trigger, build_completions
 from tests.lsp.cursor import request_at
 from tests.lsp.shaped_infill import shaped_infill
 
@@ -43,7 +43,7 @@ def test_every_file_of_the_demo_is_used() -> None:
 )
 def test_answer_is_right_where_it_restores_the_document(text: str, written: str, truth: str, right: bool) -> None:
     place = FilePosition(path=FILE, text=text.replace("|", ""), offset=text.index("|"))
-    request = request_at_place(place, deadline_ms=1_000)
+    request = request_at_place(place, trigger=Trigger.AUTOMATIC, deadline_ms=1_000)
     infill = shaped_infill(request, written)
     completion = next(iter(build_completions(request, infill)), None)
     answer = Answer(request=request, infill=infill, completion=completion, wall_ms=1.0)
