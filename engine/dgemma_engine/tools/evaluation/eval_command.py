@@ -108,10 +108,11 @@ def _load(arguments: argparse.Namespace) -> LoadedEngine:
     from dgemma_engine.checkpoint.builtin import model_folder, require_model
     from dgemma_engine.infill.engine import Engine
 
-    runs = choose_model(arguments.model, os.environ).runs
-    require_model(runs)
-    folder = model_folder(runs)
-    return Engine.load(folder, device=arguments.device, report=lambda _percent, _message: None)
+    choice = choose_model(arguments.model, os.environ)
+    require_model(choice.runs)
+    if choice.is_stand_in:
+        _say(choice.notice)
+    return Engine.load(model_folder(choice.runs), device=arguments.device, report=lambda _percent, _message: None)
 
 
 def _filler(arguments: argparse.Namespace, engine: LoadedEngine | None) -> Filler:
