@@ -256,7 +256,7 @@ def test_base_without_marks_or_of_another_family_is_refused(make_trainer: MakeTr
         (["--rate", "-1"], "optimizer.rate=-1.0 must be more than 0"),
         (["--base", "nowhere.gguf"], "nowhere.gguf: no such folder or GGUF file"),
         (["--base", "tiny"], "is no GGUF file of a Llama"),
-        (["--corpus", "nowhere.jsonl.gz"], "nowhere.jsonl.gz: cannot be read"),
+        (["--corpus", "nowhere.jsonl.gz"], "nowhere.jsonl.gz: no such file; name a corpus"),
         (["--resume"], "state.pt: missing, nothing to resume; start without --resume"),
     ],
 )
