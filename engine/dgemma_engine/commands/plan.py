@@ -9,11 +9,11 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dgemma_engine.argument_numbers import positive
 from dgemma_engine.commands.conversion_progress import require_torch
 from dgemma_engine.ipc.endpoint_options import model_name
 from dgemma_engine.model_store.choice import choose_model
 from dgemma_engine.model_store.entry import Entry
-from dgemma_engine.tools.evaluation.arguments import positive
 
 if TYPE_CHECKING:
     from dgemma_engine.families.checkpoint_facts import CheckpointFacts

@@ -12,11 +12,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dgemma_engine.argument_numbers import not_negative, positive
 from dgemma_engine.errors import EngineUnavailable, FormatError
 from dgemma_engine.infill.options import Decode, InfillOptions
 from dgemma_engine.ipc.endpoint_options import add_engine_options
 from dgemma_engine.model_store.choice import choose_model
-from dgemma_engine.tools.evaluation.arguments import length, not_negative, positive
+from dgemma_engine.tools.evaluation.arguments import length
 from dgemma_engine.tools.evaluation.length import Length
 from dgemma_engine.tools.evaluation.output_file import require_apart
 

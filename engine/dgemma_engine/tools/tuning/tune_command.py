@@ -18,10 +18,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dgemma_engine.argument_numbers import not_negative
 from dgemma_engine.errors import CannotResume, EngineUnavailable, Interrupted, TrainingError, WrongUsage
 from dgemma_engine.ipc.endpoint_options import model_name
 from dgemma_engine.model_store.catalogue import DEFAULT_MODEL
-from dgemma_engine.tools.evaluation.arguments import not_negative
 
 if TYPE_CHECKING:
     from dgemma_engine.repository_adapters.training_folder import TrainingFolder

@@ -83,7 +83,9 @@ def test_models_and_tasks_that_cannot_be_used_are_reported_in_one_sentence(
     error = refused(1, capsys, "tune", "--task", str(task), "--out", str(tmp_path / "a"), "--model", str(qwen2))
     assert "is no GGUF file of a Llama, and adapters are for those; choose --model small, or train a model" in error
     assert "gone: no such file; name a file of task rows" in refused(2, capsys, "fill", "--task", "gone", *model)
-    missing = refused(1, capsys, "fill", "--task", str(task), *model, "--adapter", str(tmp_path / "none"))
-    assert "canvas.safetensors: cannot be read" in missing
+    fill = ("fill", "--task", str(task), *model, "--adapter", str(tmp_path / "none"))
+    assert "none: is no folder; name the folder of a task's adapter" in refused(2, capsys, *fill)
+    (tmp_path / "none").mkdir()
+    assert "canvas.safetensors: cannot be read" in refused(1, capsys, *fill)
     taken = refused(1, capsys, "fill", "--task", str(task), "--model", "tiny", "--adapter", str(tmp_path / "none"))
     assert "takes no adapter; leave out --adapter" in taken
