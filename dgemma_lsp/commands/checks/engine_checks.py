@@ -49,7 +49,7 @@ def check_engine(facts: Facts) -> Finding:
     status = engine.status
     if status is None:
         detail = "none runs now; the first completion starts it"
-        return Finding(name=name, verdict=Severity.WARN, detail=detail, remedy="dgemma-engine start")
+        return Finding(name=name, verdict=Severity.WARN, detail=detail, remedy=engine.start_command)
     if status.state is EngineState.FAILED:
         return Finding.split(name, Severity.FAIL, status.message, remedy=f"see {engine.log}")
     if status.version != facts.server_version:

@@ -18,6 +18,7 @@ class EngineFacts:
         problem: why an engine that runs cannot be used, with the remedy after a semicolon; empty where it can be.
         replaceable: whether the next completion replaces an engine of an older version.
         status: its answer; None where none answers.
+        start_command: the command that starts it.
         stop_command: the command that ends it, and no other engine.
         others: engines of other models or devices in the same directory.
     """
@@ -28,6 +29,7 @@ class EngineFacts:
     problem: str = ""
     replaceable: bool = False
     status: Status | None = None
+    start_command: str = "dgemma-engine start"
     stop_command: str = "dgemma-engine stop"
     others: tuple[OtherEngine, ...] = ()
 

@@ -91,7 +91,8 @@ async def _engine(location: EngineLocation, environ: Mapping[str, str]) -> Engin
     known = EngineFacts(
         place=place,
         log=str(location.log),
-        stop_command=f"dgemma-engine stop{location.options}",
+        start_command=location.start_command,
+        stop_command=location.stop_command,
         others=tuple([await _other(one) for one in running_engines(environ) if one.location.lock != location.lock]),
     )
     return await _asked(location, known)

@@ -7,7 +7,7 @@ Uses tensors without memory only. Shape legend: E experts, D hidden, I intermedi
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -41,6 +41,9 @@ _VOCABULARY_COPIES = 3
 _LAYER_COPIES = 12
 # Tokens that a ranking judges over the whole vocabulary.
 _RANKED_TOKENS = 128
+_QUANTISE = "make it smaller with dgemma-engine quantize"
+# What is stored in few bits, or in a GGUF file, is not quantised again.
+_FEWER = "choose a model with fewer parameters or bits"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,7 +81,7 @@ class MemoryPlan:
     context: Item
     dtype: torch.dtype
     others: tuple[Item, ...] = ()
-    smaller: str = "make it smaller with dgemma-engine quantize"
+    smaller: str = _QUANTISE
 
     @property
     def total_bytes(self) -> int:
@@ -162,7 +165,8 @@ def memory_plan(
     names = {kind: f"weights: {kind.value}" + _note(weight_format, kind) for kind in sums}
     weights = tuple(Item(name=names[kind], num_bytes=num_bytes) for kind, num_bytes in sums.items())
     expansion = max(expanded.values(), default=0) if device_type == "cpu" else 0
-    return _plan(config, weights, expansion, context_tokens, device_type, dtype)
+    smaller = _FEWER if weight_format in (Format.INT4, Format.NVFP4) else _QUANTISE
+    return replace(_plan(config, weights, expansion, context_tokens, device_type, dtype), smaller=smaller)
 
 
 def stored_plan(path: Path, *, context_tokens: int, device_type: str, dtype: torch.dtype) -> MemoryPlan:
@@ -179,6 +183,7 @@ def stored_plan(path: Path, *, context_tokens: int, device_type: str, dtype: tor
     """
     config, stored = open_weights(path)
     sums: dict[TensorKind, int] = {}
+    smaller = _QUANTISE
     with torch.device("meta"):
         state = DiffusionGemma(config, Ops.reference()).state_dict()
     with stored as weights:
@@ -187,9 +192,12 @@ def stored_plan(path: Path, *, context_tokens: int, device_type: str, dtype: tor
             num_bytes = weights.packed_bytes(source)
             if num_bytes is None:
                 num_bytes = state[source.parameter].numel() * dtype.itemsize
+            else:
+                smaller = _FEWER
             sums[source.kind] = sums.get(source.kind, 0) + num_bytes
     items = tuple(Item(name=f"weights: {kind.value}", num_bytes=num_bytes) for kind, num_bytes in sums.items())
-    return _plan(config, items, 0, min(context_tokens, config.max_position_embeddings), device_type, dtype)
+    plan = _plan(config, items, 0, min(context_tokens, config.max_position_embeddings), device_type, dtype)
+    return replace(plan, smaller=smaller)
 
 
 def _plan(

@@ -1,4 +1,4 @@
-"""Progress and result lines of `quantize` and `export`."""
+"""What `quantize` and `export` share: which sources they take, progress, and the line of the result."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dgemma_engine.errors import EngineUnavailable
+from dgemma_engine.checkpoint.builtin import model_folder, require_model
+from dgemma_engine.errors import EngineUnavailable, WrongUsage
 
 if TYPE_CHECKING:
     from dgemma_engine.tools.conversion.converter import Converted
@@ -24,6 +25,25 @@ def require_torch() -> None:
     """
     if importlib.util.find_spec("torch") is None:
         raise EngineUnavailable("torch is not installed; run: pip install 'dgemma-lsp[engine]'")
+
+
+def require_folder(model: str, doing: str) -> Path:
+    """Returns the folder of a model that can be converted.
+
+    Args:
+        model: short name or path.
+        doing: "quantised" or "exported".
+
+    Raises:
+        WrongUsage: it is not there, or is a GGUF file.
+    """
+    require_model(model)
+    folder = model_folder(model)
+    if not folder.is_dir():
+        raise WrongUsage(
+            f"{model}: a GGUF file cannot be {doing}; name a folder of safetensors of a DiffusionGemma, or `tiny`"
+        )
+    return folder
 
 
 def progress(doing: str) -> Callable[[int], None]:

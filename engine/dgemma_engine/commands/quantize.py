@@ -6,8 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from dgemma_engine.checkpoint.builtin import require_model
-from dgemma_engine.commands.conversion_progress import progress, require_torch, say_result
+from dgemma_engine.commands.conversion_progress import progress, require_folder, require_torch, say_result
 from dgemma_engine.ipc.endpoint_options import model_name
 
 _FORMATS = ("int8", "int4", "fp8", "nvfp4")
@@ -30,17 +29,16 @@ def run(arguments: argparse.Namespace) -> int:
     """Runs the subcommand; returns its exit code.
 
     Raises:
-        WrongUsage: the source is not there.
+        WrongUsage: the source is not there, or is a GGUF file.
         EngineError: the source cannot be used or the place not be written; nothing is left at the place.
     """
     require_torch()
-    require_model(arguments.source)
-    from dgemma_engine.checkpoint.builtin import model_folder
+    source = require_folder(arguments.source, "quantised")
     from dgemma_engine.checkpoint.quantization_presets import Format
     from dgemma_engine.tools.conversion.converter import quantise_folder
 
     converted, errors = quantise_folder(
-        model_folder(arguments.source), arguments.place, Format(arguments.format), report=progress("quantising")
+        source, arguments.place, Format(arguments.format), report=progress("quantising")
     )
     sys.stdout.writelines(f"{line}\n" for line in errors.table())
     say_result(arguments.place, converted)

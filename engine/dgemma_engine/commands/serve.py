@@ -121,7 +121,10 @@ def run(arguments: argparse.Namespace) -> int:
         raise WrongUsage("--share and --end-with-input exclude each other: nobody would see the key")
     key = _shared_key(arguments)
     settings = _settings(arguments, key)
-    require_model(choose_model(arguments.model, os.environ).runs)
+    choice = choose_model(arguments.model, os.environ)
+    require_model(choice.runs)
+    if choice.is_stand_in:
+        say_error("dgemma-engine", choice.notice)
     if arguments.install_service:
         if os.environ.get("DGEMMA_API_KEY") and arguments.api_key_file is None:
             raise WrongUsage("--install-service keeps no key of the environment; put it into an --api-key-file")

@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from dgemma_engine.errors import EngineError, EngineSilent, EngineUnavailable, SocketRefused
+from dgemma_engine.commands.engine_names import none_selected, start_advice
+from dgemma_engine.errors import EngineError, EngineSilent, EngineUnavailable, NoEngine, SocketRefused
 from dgemma_engine.ipc.client import EngineClient
 from dgemma_engine.ipc.endpoint import EngineLocation
 from dgemma_engine.ipc.running_engines import RunningEngine, add_selection, default_location, selected_engines
@@ -34,6 +35,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Runs the subcommand; returns its exit code.
 
     Raises:
+        WrongUsage: no model has the name.
         EngineError: the only engine answered with an error, or runs and cannot be reached.
     """
     engines = selected_engines(arguments, os.environ)
@@ -46,11 +48,18 @@ def run(arguments: argparse.Namespace) -> int:
         status = asyncio.run(_ask(engines[0].location if engines else default))
     except (SocketRefused, EngineSilent):
         raise
+    except NoEngine:
+        sentence = f"{none_selected(arguments, os.environ)}; {start_advice(arguments, os.environ)}"
+        return _stopped(sentence, as_json=arguments.json)
     except EngineUnavailable as error:
-        sys.stdout.write(json.dumps({"state": "stopped"}) + "\n" if arguments.json else f"{error}\n")
-        return STOPPED
+        return _stopped(str(error), as_json=arguments.json)
     sys.stdout.write(json.dumps(status.to_wire()) + "\n" if arguments.json else table(status))
     return 0
+
+
+def _stopped(sentence: str, *, as_json: bool) -> int:
+    sys.stdout.write(json.dumps({"state": "stopped"}) + "\n" if as_json else f"{sentence}\n")
+    return STOPPED
 
 
 async def _several(engines: Sequence[RunningEngine], *, as_json: bool) -> int:
@@ -94,7 +103,8 @@ def table(status: Status) -> str:
         ("state", _state(status)),
         ("message", status.message),
         ("model", _model(status)),
-        ("model path", status.model_path),
+        # While the model loads, both are what the user named.
+        ("model path", status.model_path if status.model_path != status.model else ""),
         ("device", status.device),
         ("number format", status.number_format),
         ("uncompiled", status.uncompiled_reason),

@@ -7,16 +7,15 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import Sequence
 from contextlib import suppress
 
+from dgemma_engine.commands.engine_names import none_selected, several_selected
 from dgemma_engine.errors import EngineError, EngineUnavailable, SocketRefused, WrongUsage
 from dgemma_engine.ipc.client import EngineClient
 from dgemma_engine.ipc.lock_file import holder_pid
-from dgemma_engine.ipc.running_engines import STOP_ALL, RunningEngine, add_selection, selected_engines
+from dgemma_engine.ipc.running_engines import RunningEngine, add_selection, selected_engines
 
 _PATIENCE_S = 20.0
-_ASK_PATIENCE_S = 2.0
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -30,15 +29,15 @@ def run(arguments: argparse.Namespace) -> int:
     """Runs the subcommand; returns its exit code.
 
     Raises:
-        WrongUsage: several engines run, and neither one is named nor are all.
+        WrongUsage: several engines run, and neither one is named nor are all; or no model has the name.
         EngineError: an engine does not end; the others were ended.
     """
     engines = selected_engines(arguments, os.environ)
     if not engines:
-        sys.stdout.write("no engine is running\n")
+        sys.stdout.write(f"{none_selected(arguments, os.environ)}\n")
         return 0
     if len(engines) > 1 and not arguments.all:
-        raise WrongUsage(asyncio.run(_choices(engines)))
+        raise WrongUsage(several_selected(engines))
     faults: list[str] = []
     for engine in engines:
         try:
@@ -50,26 +49,6 @@ def run(arguments: argparse.Namespace) -> int:
     if faults:
         raise EngineUnavailable("; ".join(faults))
     return 0
-
-
-async def _choices(engines: Sequence[RunningEngine]) -> str:
-    """Returns which engines run and what to type for each."""
-    named = [await _named(engine) for engine in engines]
-    commands = "; or ".join(dict.fromkeys([*(engine.stop_command for engine in named), STOP_ALL]))
-    return f"{len(named)} engines run: {', '.join(map(str, named))}; run: {commands}"
-
-
-async def _named(engine: RunningEngine) -> RunningEngine:
-    if engine.location.model:
-        return engine
-    try:
-        async with (
-            asyncio.timeout(_ASK_PATIENCE_S),
-            await EngineClient.attach_any(engine.location, timeout_s=_ASK_PATIENCE_S) as client,
-        ):
-            return engine.named(await client.status())
-    except (EngineError, TimeoutError):
-        return engine
 
 
 async def _stop(engine: RunningEngine) -> None:

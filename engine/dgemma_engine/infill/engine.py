@@ -159,7 +159,7 @@ class Engine:
         only = None if model.has_causal_mode else Decode.DIFFUSION
         decode = only if family.has_canvas(facts) else Decode.LEFT_TO_RIGHT
         parts = (model, tokenizer, infill_format, sampler, beside)
-        engine = cls(*parts, name=path.name, path=str(path), decode=decode, limits=limits(target))
+        engine = cls(*parts, name=model_name(path), path=str(path), decode=decode, limits=limits(target))
         engine.warm_up()
         report(100, "ready")
         return engine

@@ -19,7 +19,7 @@ from dgemma_engine.errors import (
     OlderEngine,
     SocketRefused,
 )
-from dgemma_engine.ipc.connection import START_HINT, SocketConnection
+from dgemma_engine.ipc.connection import SocketConnection
 from dgemma_engine.ipc.endpoint import EngineLocation
 from dgemma_engine.ipc.json_rpc import STREAM_LIMIT_BYTES
 from dgemma_engine.ipc.launcher import Launch, engine_command
@@ -101,7 +101,9 @@ class EngineClient(SocketConnection):
         try:
             reader, writer = await asyncio.open_unix_connection(location.socket, limit=STREAM_LIMIT_BYTES)
         except OSError as error:
-            raise NoEngine(f"no engine answers on {location.socket}; {START_HINT}") from error
+            raise NoEngine(
+                f"no engine answers on {location.socket}; start one with: {location.start_command}"
+            ) from error
         client = cls(location, reader, writer, on_progress=on_progress)
         try:
             await client._await_progress(lambda _: True, timeout_s)

@@ -23,8 +23,6 @@ from dgemma_engine.protocol.messages import DRAFT, INFILL, Context, Draft, Infil
 from dgemma_engine.protocol.status_messages import PROGRESS, STATUS, STOP, EngineState, Progress, Status
 from dgemma_engine.protocol.trace_messages import TRACE, Trace
 
-START_HINT = "start one with: dgemma-engine start"
-_RESTART_HINT = "restart it: dgemma-engine stop"
 _Answer = TypeVar("_Answer")
 
 
@@ -134,21 +132,29 @@ class SocketConnection:
         try:
             return read(await self._peer.request(method, params))
         except ConnectionError as error:
-            raise EngineUnavailable(f"the engine on {self._location.socket} has ended; {START_HINT}") from error
+            raise self._has_ended() from error
         except JsonRpcMethodNotFound as error:
-            raise EngineFault(f"the engine is of an older version and knows no {method}; {_RESTART_HINT}") from error
+            raise EngineFault(f"the engine is of an older version and knows no {method}; {self._restart}") from error
         except JsonRpcException as error:
             raise EngineFault(error.message) from None
         except ValueError as error:
-            raise EngineFault(f"the engine's answer cannot be read ({error}); {_RESTART_HINT}") from error
+            raise EngineFault(f"the engine's answer cannot be read ({error}); {self._restart}") from error
 
     async def _await_progress(self, reached: Callable[[Progress], bool], timeout_s: float) -> Progress:
         async with asyncio.timeout(timeout_s):
             while not self._peer.ended and (self._progress is None or not reached(self._progress)):
                 await self._changed.wait()
         if self._progress is None or not reached(self._progress):
-            raise EngineUnavailable(f"the engine on {self._location.socket} has ended; {START_HINT}")
+            raise self._has_ended()
         return self._progress
+
+    def _has_ended(self) -> EngineUnavailable:
+        location = self._location
+        return EngineUnavailable(f"the engine on {location.socket} has ended; start one with: {location.start_command}")
+
+    @property
+    def _restart(self) -> str:
+        return f"restart it: {self._location.stop_command if self._location.model else 'dgemma-engine stop'}"
 
     def _greeted(self, params: Any) -> None:
         self._hello = Hello.from_wire(params)

@@ -89,6 +89,16 @@ class EngineLocation:
         return self.directory / f"{self._stem}.log"
 
     @property
+    def start_command(self) -> str:
+        """The command that starts it."""
+        return f"dgemma-engine start{self.options if self.model else ''}"
+
+    @property
+    def stop_command(self) -> str:
+        """The command that ends it, and no other engine."""
+        return f"dgemma-engine stop{self.options}"
+
+    @property
     def options(self) -> str:
         """What names this engine on a command line, after `dgemma-engine stop`."""
         options = f" --model {shlex.quote(self.model)}"

@@ -44,7 +44,7 @@ class RunningEngine:
     @property
     def stop_command(self) -> str:
         """The command that ends it, and only it where its name is known."""
-        return f"dgemma-engine stop{self.location.options}" if self.location.model else STOP_ALL
+        return self.location.stop_command if self.location.model else STOP_ALL
 
     def __str__(self) -> str:
         return f"{self.location.model or 'a model without a short name'} (pid {self.pid})"

@@ -60,7 +60,7 @@ class SilentEngine:
     @property
     def remedy(self) -> str:
         """The command that ends it."""
-        return f"dgemma-engine stop{self.location.options}"
+        return self.location.stop_command
 
 
 def find_silent(location: EngineLocation) -> SilentEngine | None:
@@ -87,7 +87,7 @@ def no_answer(location: EngineLocation, timeout_s: float) -> EngineUnavailable:
     """Returns the fault of an engine that did not answer in time; names its process where there is one."""
     pid = holder_pid(location.lock)
     who = "the engine" if pid is None else f"engine process {pid} runs and"
-    remedy = "" if pid is None else f"end it: dgemma-engine stop{location.options}, or "
+    remedy = "" if pid is None else f"end it: {location.stop_command}, or "
     return EngineUnavailable(
         f"{who} did not answer on {location.socket} within {timeout_s:g} s; {remedy}see {location.log}"
     )

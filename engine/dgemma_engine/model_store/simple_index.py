@@ -109,7 +109,7 @@ class SimpleIndex:
             remedy = _OTHER_INDEX
             faults.append(f"{plain_url(page)} does not have {wheel.filename}")
         if not faults:
-            faults, remedy = ["no http index is set"], _OTHER_INDEX
+            faults, remedy = [f"{self._settings.name} has no address of HTTP"], _OTHER_INDEX
         raise ModelStoreError(f"cannot fetch {wheel.requirement}: {'; '.join(faults)}; {remedy}")
 
     def _open(self, url: str, headers: dict[str, str], authorization: str) -> HTTPResponse:

@@ -99,6 +99,16 @@ class TrainingFolder:
             self._remove_empty()
             os.close(descriptor)
 
+    def require_free(self) -> None:
+        """Makes sure that no process trains here now. Makes no folder.
+
+        Raises:
+            TrainingError: one does.
+        """
+        if self.path.is_dir():
+            with self.exclusive():
+                pass
+
     def begin(self, facts: TrainingFacts) -> None:
         """Writes which training it is beside its place, then renames it.
 

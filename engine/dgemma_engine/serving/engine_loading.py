@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 from dgemma_engine.checkpoint.builtin import model_folder
 from dgemma_engine.errors import ModelStoreError
-from dgemma_engine.model_store.catalogue import CATALOGUE
 from dgemma_engine.repository_adapters.store import AdapterStore
 
 if TYPE_CHECKING:
@@ -40,11 +39,7 @@ def load_engine(
     if team_prompt_bytes is not None:
         adapters = None
         limits = partial(StoreLimits.of_team, prompt_bytes=team_prompt_bytes)
-    engine = Engine.load(model_folder(model), device=device, report=report, limits=limits, adapters=adapters)
-    if model in CATALOGUE:
-        # Clients are told the short name, not that of the folder or file behind it.
-        engine.model_name = model
-    return engine
+    return Engine.load(model_folder(model), device=device, report=report, limits=limits, adapters=adapters)
 
 
 def _adapters() -> AdapterStore | None:

@@ -91,9 +91,6 @@ def test_the_released_model_fits_no_card_plain_and_a_24_gib_card_in_4_bits(
     [
         (["--context", "16"], "a context of 16 tokens cannot be planned: it must be more than the canvas of 256"),
         (["--context", "300000"], "at most 262144"),
-        (["--memory", "0"], "--memory 0.0 must be more than 0 and at most 1,000,000 GiB"),
-        (["--memory", "inf"], "--memory inf must be more than 0"),
-        (["--memory", "nan"], "--memory nan must be more than 0"),
         (["--device", "tpu"], "device 'tpu' is not known"),
     ],
 )
@@ -102,6 +99,40 @@ def test_wrong_options_are_named(
 ) -> None:
     assert main(["plan", str(released), *arguments]) == 1
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        *(("--memory", value, "GiB, more than 0 and at most 1,000,000") for value in ("0", "inf", "nan", "banana")),
+        *(("--context", value, "a whole number of at least 1") for value in ("-5", "0", "1.5", "banana")),
+    ],
+)
+def test_number_out_of_range_and_no_number_are_one_fault(
+    option: str, value: str, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["plan", "tiny", option, value])
+    assert ended.value.code == 2
+    assert f"argument {option}: '{value}' must be" in (error := capsys.readouterr().err) and message in error
+
+
+def test_weights_of_four_bits_are_not_to_be_quantised_again(
+    make_checkpoint: Callable[..., Any], tmp_path: Path
+) -> None:
+    folder = make_checkpoint(hidden_size=64, moe_intermediate_size=64).folder
+    quantise_folder(folder, tmp_path / "int4", Format.INT4, report=lambda _percent: None)
+    config, options = ModelConfig.load(folder), {"context_tokens": 100, "device_type": "cuda"}
+    stored = stored_plan(tmp_path / "int4", dtype=torch.bfloat16, **options)
+    for plan in (stored, memory_plan(config, weight_format=Format.NVFP4, **options)):
+        with pytest.raises(CheckpointError, match="free: choose a model with fewer parameters or bits, lower the"):
+            plan.require(0, "cpu")
+    for plan in (
+        stored_plan(folder, dtype=torch.bfloat16, **options),
+        memory_plan(config, weight_format=None, **options),
+    ):
+        with pytest.raises(CheckpointError, match="free: make it smaller with dgemma-engine quantize, lower the"):
+            plan.require(0, "cpu")
 
 
 def test_refusal_names_needed_and_free_memory(make_checkpoint: Callable[..., Any]) -> None:

@@ -158,3 +158,8 @@ def test_middle_on_demand_leaves_its_block_only_where_it_may(folder: Path) -> No
 
     assert not left(asked)
     assert left(replace(asked, least_column=4))
+
+
+def test_engine_has_the_short_name_of_its_model() -> None:
+    engine = Engine.load(model_folder("tiny"), device="cpu", report=lambda _percent, _message: None)
+    assert engine.model_name == "tiny"

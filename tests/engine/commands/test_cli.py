@@ -10,6 +10,8 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,7 +19,7 @@ from dgemma_engine.cli import main
 from dgemma_engine.commands.status import table
 from dgemma_engine.ipc.client import EngineClient
 from dgemma_engine.ipc.endpoint import EngineLocation
-from dgemma_engine.ipc.lock_file import holder_pid
+from dgemma_engine.ipc.lock_file import EngineLock, holder_pid
 from dgemma_engine.protocol.status_messages import EngineState, StageTimes, Status
 
 from tests.engine.fake_engine import command, context, location_in
@@ -55,8 +57,7 @@ def test_status_without_engine_says_how_to_start_one(
     location: EngineLocation, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["status"]) == 3
-    assert "no engine answers" in (out := capsys.readouterr().out)
-    assert "dgemma-engine start" in out
+    assert capsys.readouterr().out == "no engine is running; start one with: dgemma-engine start\n"
     assert main(["status", "--json"]) == 3
     assert json.loads(capsys.readouterr().out) == {"state": "stopped"}
 
@@ -64,6 +65,44 @@ def test_status_without_engine_says_how_to_start_one(
 def test_stop_without_engine_is_done(location: EngineLocation, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["stop"]) == 0
     assert capsys.readouterr().out == "no engine is running\n"
+
+
+@pytest.fixture
+def running(location: EngineLocation) -> Iterator[None]:
+    """Held locks of `coder` on any device and of `small` on the processor."""
+    with ExitStack() as held:
+        for model, device in (("coder", "auto"), ("small", "cpu")):
+            one = replace(location, model=model, device=device)
+            one.prepare()
+            held.enter_context(EngineLock.acquire(one.lock) or pytest.fail())
+        yield
+
+
+@pytest.mark.usefixtures("running")
+@pytest.mark.parametrize("action", ["stop", "status"])
+@pytest.mark.parametrize(
+    ("model", "says"), [("codr", "no such model; did you mean coder?"), ("nope", "no such folder or GGUF file; ")]
+)
+def test_engine_of_a_name_that_no_model_has_is_wrong_usage(
+    capsys: pytest.CaptureFixture[str], action: str, model: str, says: str
+) -> None:
+    assert main([action, "--model", model]) == 2
+    assert f"{model}: {says}" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("running")
+@pytest.mark.parametrize(
+    ("options", "none"),
+    [("--model tiny", "no engine of tiny"), ("--model small --device cuda", "no engine of small for the device cuda")],
+)
+def test_engine_that_does_not_run_is_named_with_those_that_do(
+    capsys: pytest.CaptureFixture[str], options: str, none: str
+) -> None:
+    said = f"{none} is running; running: coder, small (--device cpu)"
+    assert main(["stop", *options.split()]) == 0
+    assert capsys.readouterr().out == f"{said}\n"
+    assert main(["status", *options.split()]) == 3
+    assert capsys.readouterr().out == f"{said}; start one with: dgemma-engine start {options}\n"
 
 
 @pytest.mark.e2e
@@ -294,6 +333,16 @@ def test_table_of_an_older_engine_names_its_model_as_it_is_called_now() -> None:
         stages={},
     )  # fmt: skip
     assert "model         tiny" in table(status).splitlines()
+
+
+def test_table_of_a_loading_engine_has_no_model_path() -> None:
+    status = Status(
+        state=EngineState.LOADING, percent=30, message="", model="coder", model_path="coder", device="cpu", pid=7,
+        version="1", uptime_s=1.0, memory_bytes=0, device_memory_bytes=0, clients=0, requests={}, denoising_steps=0,
+        stages={},
+    )  # fmt: skip
+    assert "model path" not in table(status)
+    assert "model path    /m/coder.gguf" in table(replace(status, model_path="/m/coder.gguf"))
 
 
 def test_table_names_adapters_and_why_one_takes_no_part() -> None:

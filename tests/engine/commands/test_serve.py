@@ -20,6 +20,7 @@ from typing import Any
 import psutil
 import pytest
 from dgemma_engine.cli import main
+from dgemma_engine.commands import serve
 from dgemma_engine.commands.serve import add_arguments, service_command
 from dgemma_engine.ipc.endpoint import EngineLocation
 from dgemma_engine.ipc.lock_file import holder_pid
@@ -95,6 +96,21 @@ def test_option_without_effect_beside_ray_is_refused_by_name(
 def test_example_of_a_configuration_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["serve", "--ray-example", "first_steps"]) == 0
     assert "import_path: dgemma_engine.cluster.application:build" in capsys.readouterr().out
+
+
+def test_model_that_answers_in_place_of_the_default_is_named(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def end_at_once(*_arguments: object) -> None:
+        pass
+
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    monkeypatch.setattr(serve, "_serve", end_at_once)
+    assert main(["serve"]) == 0
+    assert capsys.readouterr().err == (
+        "dgemma-engine: the model small is not there yet, so `tiny` answers in its place; "
+        "run: dgemma-engine pull small\n"
+    )
 
 
 def test_missing_extra_is_named(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

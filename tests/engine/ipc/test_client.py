@@ -53,7 +53,7 @@ async def test_infill_round_trip_and_status(tmp_path: Path) -> None:
 
 
 async def test_attach_without_engine_is_unavailable_and_creates_nothing(tmp_path: Path) -> None:
-    with pytest.raises(EngineUnavailable, match="dgemma-engine start"):
+    with pytest.raises(EngineUnavailable, match=r"; start one with: dgemma-engine start --model tiny$"):
         await EngineClient.attach(location_in(tmp_path / "run"))
     assert not (tmp_path / "run").exists()
 
@@ -80,7 +80,7 @@ async def test_failed_attempt_does_not_call_on_closed(tmp_path: Path) -> None:
 
     location.prepare()
     async with await asyncio.start_unix_server(hang_up, location.socket):
-        with pytest.raises(EngineUnavailable, match="has ended"):
+        with pytest.raises(EngineUnavailable, match=r"has ended; start one with: dgemma-engine start --model tiny$"):
             await EngineClient.attach(location, on_closed=lambda: closed.append("closed"))
     assert closed == []
 
@@ -338,7 +338,7 @@ async def test_stop_engine_answers_outstanding_requests_and_notifies_clients(tmp
         await client.stop_engine()
         assert (await asyncio.wait_for(pending, PATIENCE_S)).finish is Finish.CANCELLED
         await asyncio.wait_for(closed.wait(), PATIENCE_S)
-        with pytest.raises(EngineUnavailable, match="has ended"):
+        with pytest.raises(EngineUnavailable, match=r"has ended; start one with: dgemma-engine start --model tiny$"):
             await client.status()
         assert not location.socket.exists()
 

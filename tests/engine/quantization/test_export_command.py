@@ -98,6 +98,20 @@ def test_exported_folder_is_plain_and_can_be_served(plain: Path, tmp_path: Path)
     assert answers[0].score == pytest.approx(answers[1].score, abs=0.02)
 
 
+@pytest.mark.parametrize(
+    ("command", "done"), [(["export"], "exported"), (["quantize", "--format", "int8"], "quantised")]
+)
+def test_gguf_file_is_refused_with_what_can_be_converted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], command: list[str], done: str
+) -> None:
+    (tmp_path / "model.gguf").touch()
+    assert cli.main([*command, str(tmp_path / "model.gguf"), str(tmp_path / "out")]) == 2
+    assert capsys.readouterr().err == (
+        f"dgemma-engine: {tmp_path}/model.gguf: a GGUF file cannot be {done}; name a folder of safetensors of a "
+        "DiffusionGemma, or `tiny`\n"
+    )
+
+
 def test_exporting_onto_the_source_is_refused(plain: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["export", str(plain), str(plain)]) == 1
     assert "is the source itself" in capsys.readouterr().err

@@ -310,7 +310,7 @@ async def test_serve_ends_when_the_editor_has_died(environ: dict[str, str]):
 async def test_doctor_without_an_engine_warns_and_names_the_remedy(environ: dict[str, str]):
     code, out, _ = await run(environ, "doctor")
     assert code == 0
-    assert re.search(r"^warn +engine .*\n +-> dgemma-engine start$", out, re.MULTILINE)
+    assert re.search(r"^warn +engine .*\n +-> dgemma-engine start --model tiny$", out, re.MULTILINE)
 
 
 async def test_doctor_reports_the_running_engine(environ: dict[str, str]):

@@ -8,20 +8,24 @@ import sys
 import time
 from pathlib import Path
 
+from dgemma_engine.argument_numbers import above_zero, not_negative, positive
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the subcommand's arguments to its parser."""
     parser.add_argument("--base", default="small", metavar="MODEL", help="short name or GGUF file (default: small)")
     parser.add_argument("--corpus", type=Path, required=True, metavar="FILE", help="made by `corpus-packages`")
     parser.add_argument("--out", type=Path, default=Path("adapter"), metavar="DIR", help="folder (default: adapter)")
-    parser.add_argument("--minutes", type=float, required=True, metavar="N", help="minutes of this call")
+    parser.add_argument("--minutes", type=above_zero, required=True, metavar="N", help="minutes of this call")
     parser.add_argument("--resume", action="store_true", help="continue from the state in --out")
-    parser.add_argument("--threads", type=int, metavar="N", help="processor threads (default: torch's choice)")
-    parser.add_argument("--rank", type=int, default=32, metavar="N", help="of the adapter (default: 32)")
-    parser.add_argument("--rate", type=float, default=7e-4, metavar="X", help="step size (default: 7e-4)")
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the samples (default: 0)")
-    parser.add_argument("--documents", type=int, metavar="N", help="documents a step (default: 1, on a card 8)")
-    parser.add_argument("--holes", type=int, default=48, metavar="N", help="most holes in a document (default: 48)")
+    parser.add_argument("--threads", type=positive, metavar="N", help="processor threads (default: torch's choice)")
+    parser.add_argument("--rank", type=positive, default=32, metavar="N", help="of the adapter (default: 32)")
+    parser.add_argument("--rate", type=above_zero, default=7e-4, metavar="X", help="step size (default: 7e-4)")
+    parser.add_argument("--seed", type=not_negative, default=0, metavar="N", help="of the samples (default: 0)")
+    parser.add_argument("--documents", type=positive, metavar="N", help="documents a step (default: 1, on a card 8)")
+    parser.add_argument(
+        "--holes", type=positive, default=48, metavar="N", help="most holes in a document (default: 48)"
+    )
     parser.add_argument(
         "--device", default="auto", choices=("auto", "cpu", "cuda"), help="where to train (default: auto)"
     )
@@ -47,13 +51,9 @@ def run(arguments: argparse.Namespace) -> int:
     from dgemma_engine.tools.training.checkpoint import STATE
     from dgemma_engine.tools.training.signals import first_signal
 
-    if not 0 < arguments.minutes < float("inf"):
-        raise TrainingError(f"--minutes {arguments.minutes} must be more than 0")
     if not arguments.resume and any((arguments.out / name).exists() for name in (STATE, "causal.safetensors")):
         raise TrainingError(f"{arguments.out} holds a run already; use --resume to go on, or another --out")
     if arguments.threads is not None:
-        if arguments.threads < 1:
-            raise TrainingError(f"--threads {arguments.threads} must be at least 1")
         torch.set_num_threads(arguments.threads)
     require_model(arguments.base)
     device = pick_device(arguments.device)

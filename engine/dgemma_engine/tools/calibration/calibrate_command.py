@@ -11,9 +11,9 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dgemma_engine.argument_numbers import not_negative
 from dgemma_engine.errors import EngineError, EngineUnavailable, FormatError
 from dgemma_engine.ipc.endpoint_options import model_name
-from dgemma_engine.tools.evaluation.arguments import not_negative
 from dgemma_engine.tools.evaluation.holes.hole_kind import HoleKind
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from itertools import pairwise
 from pathlib import Path
 from random import Random
 
-from dgemma_engine.errors import FormatError
+from dgemma_engine.errors import FormatError, WrongUsage
 from dgemma_engine.tools.corpus.stable_hash import stable_hash
 from dgemma_engine.tools.evaluation.holes.cutting import HoleCutter
 from dgemma_engine.tools.evaluation.holes.hole_files import read_tasks
@@ -118,7 +118,7 @@ def _sources(path: Path, globs: Sequence[str]) -> list[SourceFile]:
     try:
         text = path.read_bytes().decode("utf-8-sig")
     except FileNotFoundError as error:
-        raise FormatError(f"{path}: is not there; name source files, folders, a corpus or hole files") from error
+        raise WrongUsage(f"{path}: no such file; name source files, folders, a corpus or hole files") from error
     except OSError as error:
         raise FormatError(f"{path}: cannot be read ({error.strerror or error}); name another file") from error
     except UnicodeDecodeError as error:

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from dgemma_engine.errors import TrainingError
+from dgemma_engine.errors import TrainingError, WrongUsage
 from dgemma_engine.tools.corpus.bpe import train_bpe
 from dgemma_engine.tools.corpus.duplicates import Duplicates
 from dgemma_engine.tools.corpus.filters import MAX_BYTES, Rejection, rejection
@@ -62,13 +62,16 @@ class Corpus:
         """Opens one split.
 
         Raises:
-            TrainingError: the folder holds no corpus, or the split is empty.
+            WrongUsage: the folder does not exist, or holds no corpus.
+            TrainingError: the corpus cannot be read, or the split is empty.
         """
         try:
             ends = np.load(folder / f"{split}.npy")
             if len(ends) == 0:
                 raise TrainingError(f"{folder}: its {split} split is empty; build the corpus from more packages")
             return cls(data=np.memmap(folder / f"{split}.utf8", dtype=np.uint8, mode="r"), ends=ends)
+        except FileNotFoundError as error:
+            raise WrongUsage(f"{folder}: no corpus is there; run: dgemma-engine corpus {folder}") from error
         except OSError as error:
             raise TrainingError(f"{folder}: no corpus ({error}); run: dgemma-engine corpus {folder}") from error
 

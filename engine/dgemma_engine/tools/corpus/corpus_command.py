@@ -10,6 +10,8 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dgemma_engine.argument_numbers import positive
+
 if TYPE_CHECKING:
     from dgemma_engine.tools.corpus.corpus import CorpusReport, ManifestEntry
 
@@ -20,9 +22,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--site", type=Path, action="append", default=[], metavar="DIR", help="another site-packages folder; repeatable"
     )
-    parser.add_argument("--vocab-size", type=int, default=8_192, metavar="N", help="tokens (default: 8192)")
+    parser.add_argument("--vocab-size", type=positive, default=8_192, metavar="N", help="tokens (default: 8192)")
     parser.add_argument(
-        "--package-bytes", type=int, default=8_000_000, metavar="N", help="most bytes from one package (default: 8e6)"
+        "--package-bytes",
+        type=positive,
+        default=8_000_000,
+        metavar="N",
+        help="most bytes from one package (default: 8e6)",
     )
     parser.set_defaults(run=run)
 

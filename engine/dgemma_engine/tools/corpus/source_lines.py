@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from dgemma_engine.errors import TrainingError
+from dgemma_engine.errors import TrainingError, WrongUsage
 from dgemma_engine.tools.corpus.held_out import is_held_out
 
 
@@ -57,6 +57,7 @@ class SourceCorpus:
         """Reads a corpus.
 
         Raises:
+            WrongUsage: the file does not exist.
             TrainingError: it cannot be read, is damaged, or lacks files of either part.
         """
         train, held_out = defaultdict[str, list[SourceLine]](list), defaultdict[str, list[SourceLine]](list)
@@ -67,6 +68,10 @@ class SourceCorpus:
                 for number, line in enumerate(lines, start=1):
                     source = _parsed(path, number, line)
                     (held_out if is_held_out(source.package) else train)[source.lang].append(source)
+        except FileNotFoundError as error:
+            raise WrongUsage(
+                f"{path}: no such file; name a corpus, which `dgemma-engine corpus-packages` writes"
+            ) from error
         except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
             raise TrainingError(f"{path}: cannot be read as gzip of JSON lines ({error}); build it again") from error
         for part, content in (("to train on", train), ("held out", held_out)):

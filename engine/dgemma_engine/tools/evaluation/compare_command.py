@@ -9,8 +9,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dgemma_engine.argument_numbers import not_negative
 from dgemma_engine.errors import FormatError
-from dgemma_engine.tools.evaluation.arguments import not_negative
 
 if TYPE_CHECKING:
     from dgemma_engine.tools.evaluation.intervals import Difference

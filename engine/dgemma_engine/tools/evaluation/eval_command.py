@@ -12,11 +12,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dgemma_engine.argument_numbers import not_negative, positive
 from dgemma_engine.errors import EngineUnavailable, FormatError
 from dgemma_engine.infill.options import Decode, InfillOptions
 from dgemma_engine.ipc.endpoint_options import add_engine_options
 from dgemma_engine.model_store.choice import choose_model
-from dgemma_engine.tools.evaluation.arguments import length, not_negative, positive
+from dgemma_engine.tools.evaluation.arguments import length
 from dgemma_engine.tools.evaluation.length import Length
 from dgemma_engine.tools.evaluation.output_file import require_apart
 
@@ -108,10 +109,11 @@ def _load(arguments: argparse.Namespace) -> LoadedEngine:
     from dgemma_engine.checkpoint.builtin import model_folder, require_model
     from dgemma_engine.infill.engine import Engine
 
-    runs = choose_model(arguments.model, os.environ).runs
-    require_model(runs)
-    folder = model_folder(runs)
-    return Engine.load(folder, device=arguments.device, report=lambda _percent, _message: None)
+    choice = choose_model(arguments.model, os.environ)
+    require_model(choice.runs)
+    if choice.is_stand_in:
+        _say(choice.notice)
+    return Engine.load(model_folder(choice.runs), device=arguments.device, report=lambda _percent, _message: None)
 
 
 def _filler(arguments: argparse.Namespace, engine: LoadedEngine | None) -> Filler:

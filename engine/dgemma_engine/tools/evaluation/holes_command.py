@@ -10,8 +10,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any, cast
 
+from dgemma_engine.argument_numbers import not_negative, positive
 from dgemma_engine.errors import EngineError, FormatError
-from dgemma_engine.tools.evaluation.arguments import not_negative, positive
 from dgemma_engine.tools.evaluation.holes.hole_kind import HoleKind
 
 

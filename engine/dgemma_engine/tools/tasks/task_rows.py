@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from dgemma_engine.errors import TaskError
+from dgemma_engine.errors import TaskError, WrongUsage
 
 _KEYS = ("given", "free")
 
@@ -50,6 +50,7 @@ def read_rows(path: Path) -> Iterator[TaskRow]:
     """Yields the rows of a file; blank lines are left out.
 
     Raises:
+        WrongUsage: the file does not exist.
         TaskError: the file cannot be read, or a line is no row; the message names the line.
     """
     try:
@@ -57,6 +58,8 @@ def read_rows(path: Path) -> Iterator[TaskRow]:
             for number, line in enumerate(file, 1):
                 if line.strip():
                     yield _row(line, f"{path}: line {number}")
+    except FileNotFoundError as error:
+        raise WrongUsage(f"{path}: no such file; name a file of task rows, one JSON object a line") from error
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is no UTF-8 text"
         raise TaskError(
@@ -68,11 +71,14 @@ def fingerprint(path: Path) -> str:
     """Returns the SHA-256 of a task's file.
 
     Raises:
+        WrongUsage: the file does not exist.
         TaskError: it cannot be read.
     """
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
+    except FileNotFoundError as error:
+        raise WrongUsage(f"{path}: no such file; name a file of task rows, one JSON object a line") from error
     except OSError as error:
         raise TaskError(f"{path}: cannot be read ({error.strerror}); name a file of task rows") from error
 

@@ -7,6 +7,8 @@ import sys
 import time
 from pathlib import Path
 
+from dgemma_engine.argument_numbers import above_zero, positive
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the subcommand's arguments to its parser."""
@@ -16,9 +18,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--task", type=Path, metavar="FILE", help="rows of a task to learn in place of a corpus")
     parser.add_argument("--out", type=Path, default=Path("run"), metavar="DIR", help="checkpoint folder (default: run)")
-    parser.add_argument("--minutes", type=float, metavar="N", help="minutes to train (default: from CONFIG)")
+    parser.add_argument("--minutes", type=above_zero, metavar="N", help="minutes to train (default: from CONFIG)")
     parser.add_argument("--resume", action="store_true", help="continue from the state in --out")
-    parser.add_argument("--threads", type=int, metavar="N", help="processor threads (default: torch's choice)")
+    parser.add_argument("--threads", type=positive, metavar="N", help="processor threads (default: torch's choice)")
     parser.add_argument(
         "--device", default="auto", choices=("auto", "cpu", "cuda"), help="where to train (default: auto)"
     )
@@ -44,13 +46,9 @@ def run(arguments: argparse.Namespace) -> int:
 
     config = TrainConfig.load(arguments.config)
     minutes = config.run.minutes if arguments.minutes is None else arguments.minutes
-    if not minutes > 0:
-        raise TrainingError(f"--minutes {minutes} must be more than 0")
     if not arguments.resume and any((arguments.out / name).exists() for name in (STATE, LATEST, BEST)):
         raise TrainingError(f"{arguments.out} holds a run already; use --resume to go on, or another --out")
     if arguments.threads is not None:
-        if arguments.threads < 1:
-            raise TrainingError(f"--threads {arguments.threads} must be at least 1")
         torch.set_num_threads(arguments.threads)
     trainer = Trainer(
         config,

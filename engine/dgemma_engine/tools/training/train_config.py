@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal, Self, TypeAlias, cast, get_args
 
 from dgemma_engine.checkpoint.fim_format import InfillFormat
-from dgemma_engine.errors import EngineError, TrainingError
+from dgemma_engine.errors import EngineError, TrainingError, WrongUsage
 from dgemma_engine.model.config import LayerKind, ModelConfig, RopeConfig
 from dgemma_engine.tools.corpus import bpe
 from dgemma_engine.tools.corpus.middles import MiddleMix
@@ -214,10 +214,13 @@ class TrainConfig:
         """Reads a TOML file.
 
         Raises:
+            WrongUsage: the file does not exist.
             TrainingError: the file cannot be read; a key is missing, unknown, of the wrong type or out of range.
         """
         try:
             values = tomllib.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError as error:
+            raise WrongUsage(f"{path}: no such file; name a configuration of a training") from error
         except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
             raise TrainingError(f"{path}: cannot be read ({error})") from error
         try:

@@ -18,13 +18,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dgemma_engine.argument_numbers import not_negative
 from dgemma_engine.errors import CannotResume, EngineUnavailable, Interrupted, TrainingError, WrongUsage
 from dgemma_engine.ipc.endpoint_options import model_name
 from dgemma_engine.model_store.catalogue import DEFAULT_MODEL
-from dgemma_engine.tools.evaluation.arguments import not_negative
 
 if TYPE_CHECKING:
-    from dgemma_engine.repository_adapters.training_folder import TrainingFacts
+    from dgemma_engine.repository_adapters.training_folder import TrainingFolder
     from dgemma_engine.tools.tuning.repository.file_split import FileSplit
     from dgemma_engine.tools.tuning.task.task_result import TaskResult
     from dgemma_engine.tools.tuning.task.task_tuner import TaskTuner
@@ -117,9 +117,8 @@ def _task_tuner(arguments: argparse.Namespace, report: Report) -> TaskTuner:
     clock = _start_clock()
     if clock.must_stop():
         raise TrainingError(f"not started: {clock.stop_reason}; plug it in")
-    resumes = arguments.resume or arguments.resume_if_possible
     training = TrainingFolder(path=arguments.out / TRAINING)
-    minutes, seed = _budget(arguments, training.facts() if resumes else None)
+    minutes, seed = _budget(arguments, training)
     from dgemma_engine.model.devices import pick_device
     from dgemma_engine.tools.adaptation.task.canvas_trainer import CanvasConfig
     from dgemma_engine.tools.tuning.task.task_tuner import TaskTuner
@@ -145,20 +144,18 @@ def _tuner(arguments: argparse.Namespace, report: Report) -> Tuner:
 
     require_model(arguments.model)
     root, store, clock = canonical_root(arguments.folder), AdapterStore.locate(os.environ), _start_clock()
-    resumes = arguments.resume or arguments.resume_if_possible
-    begun = store.training_folder(root).facts() if resumes else None
-    minutes, seed = _budget(arguments, begun)
+    minutes, seed = _budget(arguments, store.training_folder(root))
     # Before anything is read: on battery nothing begins.
     if clock.must_stop():
         raise TrainingError(f"not started: {clock.stop_reason}; plug it in")
-    split = _split(root, arguments.private_file, report)
-    # These load torch, which no signal interrupts: whoever stops the reading does not wait for that.
+    # Loads torch for seconds; reading a large repository takes longer, and is in vain with a base of no use.
     from dgemma_engine.model.devices import pick_device
     from dgemma_engine.tools.tuning.training_config import fitting_rank, tune_config
     from dgemma_engine.tools.tuning.tuned_base import TunedBase
     from dgemma_engine.tools.tuning.tuner import Tuner
 
     base = TunedBase.of(model_folder(arguments.model))
+    split = _split(root, arguments.private_file, report)
     return Tuner(
         root,
         split,
@@ -174,8 +171,21 @@ def _tuner(arguments: argparse.Namespace, report: Report) -> Tuner:
     )
 
 
-def _budget(arguments: argparse.Namespace, begun: TrainingFacts | None) -> tuple[float, int]:
-    """Returns minutes and seed: as given, else those of the tuning that goes on."""
+def _budget(arguments: argparse.Namespace, training: TrainingFolder) -> tuple[float, int]:
+    """Returns minutes and seed: as given, else those of the tuning that goes on.
+
+    Raises:
+        TrainingError: another process is tuning the same.
+        CannotResume: nothing is there that could go on.
+        WrongUsage: the seed is another one.
+    """
+    training.require_free()
+    if arguments.resume and not arguments.resume_if_possible and not training.is_unfinished:
+        raise CannotResume(
+            f"{arguments.folder or arguments.out}: nothing to resume, no tuning was interrupted here; start without "
+            "--resume"
+        )
+    begun = training.facts() if arguments.resume or arguments.resume_if_possible else None
     minutes, seed = (_MINUTES, _SEED) if begun is None else (begun.minutes, begun.seed)
     if begun is not None and arguments.seed not in (None, begun.seed):
         raise WrongUsage(

@@ -28,6 +28,7 @@ from dgemma_engine.tools.training.checkpoint import STATE, unwritable
 from dgemma_engine.tools.tuning.begun_tuning import BegunTuning, cannot_resume, holes_key, reason_of
 from dgemma_engine.tools.tuning.comparison import Comparison
 from dgemma_engine.tools.tuning.hole_results import Measured, figures_of, measure
+from dgemma_engine.tools.tuning.learning_progress import learning_progress
 from dgemma_engine.tools.tuning.refit import Refit
 from dgemma_engine.tools.tuning.repository.file_split import FileSplit
 from dgemma_engine.tools.tuning.repository.held_out_holes import held_out_holes
@@ -172,9 +173,7 @@ class Tuner:
         )
 
         def must_stop() -> bool:
-            elapsed_s = trainer.progress.elapsed_s
-            percent = 10 + round(72 * min(1.0, elapsed_s / train_s))
-            self._report(percent, f"learning, {elapsed_s / 60:.1f} of {train_s / 60:.1f} minutes")
+            self._report(*learning_progress(trainer.progress.elapsed_s, train_s))
             return self._clock.must_stop()
 
         if (self._folder / STATE).exists():

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from dgemma_engine.errors import EngineError, FormatError
+from dgemma_engine.errors import EngineError, FormatError, WrongUsage
 from dgemma_engine.tools.calibration.samples import Samples, draw_samples
 from dgemma_engine.tools.corpus.corpus import build_corpus
 from dgemma_engine.tools.corpus.sources import Package
@@ -108,8 +108,8 @@ def test_more_holes_than_wanted_are_drawn_from_all_sources(tmp_path: Path, tree:
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("gone.py", None, "is not there; name source files"),
-        ("gone.jsonl", None, "cannot be read"),
+        ("gone.py", None, "no such file; name source files"),
+        ("gone.jsonl", None, "no such file; name another file"),
         ("latin.py", b"# caf\xe9\n", "is not UTF-8"),
         ("empty.py", b" \n", "is empty or no text"),
         ("nul.py", b"x = 1\0", "is empty or no text"),
@@ -119,7 +119,7 @@ def test_more_holes_than_wanted_are_drawn_from_all_sources(tmp_path: Path, tree:
 def test_unusable_source_is_named(name: str, content: bytes | None, message: str, tmp_path: Path) -> None:
     if content is not None:
         (tmp_path / name).write_bytes(content)
-    with pytest.raises(FormatError, match=message) as caught:
+    with pytest.raises(FormatError if content is not None else WrongUsage, match=message) as caught:
         draw(tmp_path / name)
     assert name in str(caught.value)
 

@@ -21,6 +21,7 @@ KEYS = {
     "n", "exact_match", "exact_match_ci", "edit_similarity", "edit_similarity_ci", "parse_rate", "length_error_mean",
     "pass_at_1", "shown_share", "precision_shown", "forwards_mean", "steps_mean", "p50_ms", "p95_ms",
 }  # fmt: skip
+NO_HOLES = "none.jsonl: no such file; name another file"
 MISSING_MODEL = "none: no such folder or GGUF file"
 FACTS = {"command", "holes", "kinds", "model", "device", "recipe", "seed", "commit", "date", "cpu", "gpu"}
 
@@ -60,6 +61,21 @@ def test_last_line_has_every_figure_and_its_provenance(
     assert result["recipe"] == {
         "decode": "all", "length": "auto", "fill": True, "seeds": True, "silence": True, "deadline_ms": 60_000,
     }  # fmt: skip
+
+
+def test_model_that_answers_in_place_of_the_default_is_named(
+    engine: TableEngine,
+    holes: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    notice = "the model small is not there yet, so `tiny` answers in its place; run: dgemma-engine pull small\n"
+    assert main(["eval", str(holes)]) == 0
+    assert notice in capsys.readouterr().err
+    assert main(["eval", str(holes), "--model", "tiny"]) == 0
+    assert notice not in capsys.readouterr().err
 
 
 def test_options_reach_the_engine(engine: TableEngine, holes: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -141,7 +157,7 @@ def test_execute_is_off_by_default(
 ) -> None:
     assert main(["eval", str(write_rows(HUMAN_EVAL))]) == 0
     output = capsys.readouterr()
-    assert output.err == ""
+    assert "warning" not in output.err
     assert json.loads(output.out.splitlines()[-1])["pass_at_1"] is None
 
 
@@ -155,7 +171,7 @@ def test_execute_without_tests_is_reported(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["{tmp}/none.jsonl"], "none.jsonl: cannot be read (No such file or directory)"),
+        (["{tmp}/none.jsonl"], NO_HOLES),
         (["{holes}", "--out", "{tmp}/none/out.jsonl"], "cannot be written (No such file or directory)"),
         (["{holes}", "--json", "{tmp}/none/x.json"], "cannot be written (No such file or directory)"),
         (["{holes}", "--out", "{holes}"], "would be overwritten"),
@@ -177,7 +193,7 @@ def test_faults_are_one_line(
     (tmp_path / "hard.jsonl").hardlink_to(holes)
     (tmp_path / "old.jsonl").write_text("old results")
     code = main(["eval", *(option.format(tmp=tmp_path, holes=holes) for option in options)])
-    assert code == (2 if message == MISSING_MODEL else 1)
+    assert code == (2 if message in (NO_HOLES, MISSING_MODEL) else 1)
     error = capsys.readouterr().err
     assert message in error
     assert error.count("\n") == 1

@@ -9,7 +9,7 @@ from typing import Any
 
 import pyarrow
 import pytest
-from dgemma_engine.errors import EngineUnavailable, FormatError
+from dgemma_engine.errors import EngineUnavailable, FormatError, WrongUsage
 from dgemma_engine.protocol.messages import Extent, Snippet
 from dgemma_engine.tools.evaluation.holes.hole_files import read_tasks, to_record
 from dgemma_engine.tools.evaluation.holes.task import UnitTest
@@ -112,7 +112,10 @@ def test_unreadable_gzip_parquet_and_missing_files_are_reported(tmp_path: Path) 
     with pytest.raises(FormatError, match="is not a complete gzip file"):
         read_tasks(tmp_path / "cut.gz")
     with pytest.raises(FormatError, match=r"cannot be read .*; name another file"):
-        read_tasks(tmp_path / "none.jsonl")
+        read_tasks(tmp_path)
+    for name in ("none.jsonl", "none.jsonl.gz", "none.parquet"):
+        with pytest.raises(WrongUsage, match=f"{name}: no such file; name another file"):
+            read_tasks(tmp_path / name)
 
 
 def test_parquet_without_pyarrow_names_the_package_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -137,7 +137,7 @@ def test_faults_are_one_line(
     options: list[str], message: str, tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     filled = [option.format(tmp=tmp_path, tree=tree) for option in options]
-    assert main(["holes", "--out", str(tmp_path / "h.jsonl"), *filled]) == 1
+    assert main(["holes", "--out", str(tmp_path / "h.jsonl"), *filled]) == (2 if "is no folder" in message else 1)
     error = capsys.readouterr().err
     assert message in error
     assert error.count("\n") == 1

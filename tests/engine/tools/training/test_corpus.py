@@ -7,7 +7,7 @@ from pathlib import Path, PurePath
 
 import pytest
 from dgemma_engine.cli import main
-from dgemma_engine.errors import TrainingError
+from dgemma_engine.errors import TrainingError, WrongUsage
 from dgemma_engine.tools.corpus.corpus import Corpus, build_corpus
 from dgemma_engine.tools.corpus.corpus_command import table
 from dgemma_engine.tools.corpus.duplicates import Duplicates
@@ -136,7 +136,11 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path, write_package:
 
 
 def test_a_folder_without_a_corpus_is_named(tmp_path: Path) -> None:
-    with pytest.raises(TrainingError, match=r"no corpus .* run: dgemma-engine corpus"):
+    for folder in (tmp_path, tmp_path / "missing"):
+        with pytest.raises(WrongUsage, match=f"^{folder}: no corpus is there; run: dgemma-engine corpus {folder}$"):
+            Corpus.load(folder, "train")
+    (tmp_path / "train.npy").mkdir()
+    with pytest.raises(TrainingError, match=r"no corpus \(.*\); run: dgemma-engine corpus"):
         Corpus.load(tmp_path, "train")
 
 

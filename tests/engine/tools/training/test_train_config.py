@@ -6,7 +6,7 @@ from typing import Any
 import dgemma_engine.tools.training
 import pytest
 import torch
-from dgemma_engine.errors import TrainingError
+from dgemma_engine.errors import TrainingError, WrongUsage
 from dgemma_engine.model.ops import Ops
 from dgemma_engine.model.transformer import DiffusionGemma
 from dgemma_engine.tools.training.optimization.schedule import Schedule
@@ -64,7 +64,7 @@ def test_a_file_that_is_not_toml_is_named(tmp_path: Path) -> None:
     path.write_text("model = [")
     with pytest.raises(TrainingError, match=r"bad.toml: cannot be read"):
         TrainConfig.load(path)
-    with pytest.raises(TrainingError, match=r"none.toml: cannot be read"):
+    with pytest.raises(WrongUsage, match=r"none.toml: no such file; name a configuration of a training"):
         TrainConfig.load(tmp_path / "none.toml")
 
 

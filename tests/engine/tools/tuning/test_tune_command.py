@@ -148,14 +148,19 @@ def test_bad_arguments_are_reported_in_one_sentence(
         assert f"'{minutes}' must be a number of minutes, at least 2" in capsys.readouterr().err
 
 
-def test_qwen2_is_refused_before_anything_is_measured(
-    repository: Path, tmp_path: Path, user_store: AdapterStore, capsys: pytest.CaptureFixture[str]
+def test_qwen2_is_refused_before_anything_is_read(
+    repository: Path,
+    tmp_path: Path,
+    user_store: AdapterStore,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    path = make_qwen2(tmp_path / "qwen2").gguf
+    path, read = make_qwen2(tmp_path / "qwen2").gguf, list[object]()
     capsys.readouterr()
+    monkeypatch.setattr(repository_files, "read_repository", lambda *arguments: read.append(arguments))
     error = refused(1, capsys, str(repository), "--model", str(path))
     assert "the model model.gguf has no adapter that fills holes" in error and "choose --model small" in error
-    assert not user_store.folder.exists()
+    assert not user_store.folder.exists() and not read
 
 
 def test_model_without_adapters_of_its_own_is_refused(repository: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -220,6 +225,31 @@ def test_resumed_tuning_keeps_minutes_and_seed(
     assert main(["tune", str(repository), *model]) == 0
     assert said[0] is not None and (said[0].minutes, said[0].seed) == (3, 4)
     assert engines["before"].num_asked == num_measured and not folder.path.exists()
+
+
+def test_nothing_to_resume_is_refused_before_anything_is_read(
+    base: Path,
+    repository: Path,
+    engines: dict[str, KnowingEngine],
+    user_store: AdapterStore,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert tune(base, repository, "--resume") == 1
+    assert capsys.readouterr().err == (
+        f"dgemma-engine: {repository}: nothing to resume, no tuning was interrupted here; start without --resume\n"
+    )
+    assert not user_store.folder.exists()
+    assert tune(base, repository, "--resume-if-possible") == 0
+
+
+def test_second_tuning_of_a_folder_is_refused_before_anything_is_read(
+    base: Path, repository: Path, user_store: AdapterStore, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with user_store.training_folder(repository).exclusive():
+        assert tune(base, repository) == 1
+    assert capsys.readouterr().err == (
+        "dgemma-engine: another process is tuning this already; wait for it, or stop it first\n"
+    )
 
 
 @pytest.mark.parametrize("change", ["nothing", "a file more", "the base", "the seed and the rank", "a damaged state"])

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dgemma_engine.argument_numbers import above_zero
+
 if TYPE_CHECKING:
     from dgemma_engine.tools.corpus.registries.package_corpus import PackageCorpus
 
@@ -21,9 +23,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--table", type=Path, metavar="FILE", help="another table of packages than the one that comes")
     parser.add_argument(
-        "--mib-per-language", type=float, default=40, metavar="N", help="most text of one, Python twice (default: 40)"
+        "--mib-per-language",
+        type=above_zero,
+        default=40,
+        metavar="N",
+        help="most text of one, Python twice (default: 40)",
     )
-    parser.add_argument("--mib-per-package", type=float, default=4, metavar="N", help="most text of one (default: 4)")
+    parser.add_argument(
+        "--mib-per-package", type=above_zero, default=4, metavar="N", help="most text of one (default: 4)"
+    )
     parser.set_defaults(run=run)
 
 
@@ -33,15 +41,11 @@ def run(arguments: argparse.Namespace) -> int:
     Raises:
         TrainingError: no corpus can be made.
     """
-    from dgemma_engine.errors import TrainingError
     from dgemma_engine.tools.corpus.registries.downloads import Downloads
     from dgemma_engine.tools.corpus.registries.package_corpus import PackageCorpus
     from dgemma_engine.tools.corpus.registries.package_table import TABLE, read_table
     from dgemma_engine.tools.corpus.source_lines import write_corpus
 
-    for name in ("mib_per_language", "mib_per_package"):
-        if not getattr(arguments, name) > 0:
-            raise TrainingError(f"--{name.replace('_', '-')} {getattr(arguments, name)} must be more than 0")
     languages = [name for name in arguments.languages.split(",") if name]
     table = read_table(arguments.table or TABLE, languages)
     with tempfile.TemporaryDirectory() as folder:

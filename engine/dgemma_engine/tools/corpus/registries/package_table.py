@@ -9,7 +9,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from dgemma_engine.errors import TrainingError
+from dgemma_engine.errors import TrainingError, WrongUsage
 from dgemma_engine.tools.corpus.registries.languages import ENDINGS
 
 TABLE = Path(__file__).with_name("packages.toml")
@@ -49,10 +49,13 @@ def read_table(path: Path, languages: Collection[str] = ()) -> list[LanguagePack
         languages: those to keep; none keeps all.
 
     Raises:
+        WrongUsage: the file does not exist.
         TrainingError: the file cannot be read, a table is not one of packages, or a language is not in it.
     """
     try:
         tables: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise WrongUsage(f"{path}: no such file; name a table of packages") from error
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise TrainingError(f"{path}: cannot be read ({error}); name a table of packages") from error
     known = {lang: _packages(path, lang, table) for lang, table in tables.items()}

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, cast
 
-from dgemma_engine.errors import EngineUnavailable, FormatError
+from dgemma_engine.errors import EngineUnavailable, FormatError, WrongUsage
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,6 +73,7 @@ def read_rows(path: Path) -> Iterator[TableRow]:
         path: `.parquet`, `.gz` (JSON lines, compressed) or anything else (JSON lines).
 
     Raises:
+        WrongUsage: the file does not exist.
         FormatError: the file cannot be read, or a line is no JSON object.
         EngineUnavailable: it is Parquet and pyarrow is not installed.
     """
@@ -87,6 +88,8 @@ def _json_rows(path: Path) -> Iterator[TableRow]:
                     yield TableRow(file=path, number=number, values=_json_object(line, f"{path}:{number}"))
     except (gzip.BadGzipFile, zlib.error, EOFError) as error:
         raise FormatError(f"{path}: is not a complete gzip file ({error}); make it again, or rename it") from error
+    except FileNotFoundError as error:
+        raise WrongUsage(f"{path}: no such file; name another file") from error
     except OSError as error:
         raise FormatError(f"{path}: cannot be read ({error.strerror or error}); name another file") from error
 
@@ -114,6 +117,8 @@ def _parquet_rows(path: Path) -> Iterator[TableRow]:
 
     try:
         rows = cast(list[dict[str, Any]], parquet.read_table(path).to_pylist())
+    except FileNotFoundError as error:
+        raise WrongUsage(f"{path}: no such file; name another file") from error
     except (OSError, ValueError) as error:
         raise FormatError(f"{path}: cannot be read as Parquet ({error}); make it again, or rename it") from error
     for number, values in enumerate(rows, 1):

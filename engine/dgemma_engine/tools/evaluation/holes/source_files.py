@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from dgemma_engine.errors import FormatError
+from dgemma_engine.errors import FormatError, WrongUsage
 from dgemma_engine.tools.corpus.duplicates import Duplicates
 from dgemma_engine.tools.corpus.filters import MAX_BYTES, Rejection, rejection
 from dgemma_engine.tools.evaluation.holes.task import PYTHON
@@ -53,11 +53,12 @@ def read_sources(folder: Path, globs: Sequence[str]) -> list[SourceFile]:
         globs: which files of a tree to take, e.g. `*.py`; at any depth.
 
     Raises:
+        WrongUsage: it is no folder.
         FormatError: there is no usable file.
         TrainingError: the corpus cannot be read.
     """
     if not folder.is_dir():
-        raise FormatError(f"{folder}: is no folder; name a source tree or a corpus")
+        raise WrongUsage(f"{folder}: is no folder; name a source tree or a corpus")
     if is_corpus(folder):
         return _held_out(folder)
     files = _tree(folder, globs)

@@ -10,9 +10,10 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dgemma_engine.argument_numbers import positive
+from dgemma_engine.errors import WrongUsage
 from dgemma_engine.ipc.endpoint_options import model_name
 from dgemma_engine.model_store.catalogue import DEFAULT_MODEL
-from dgemma_engine.tools.evaluation.arguments import positive
 
 if TYPE_CHECKING:
     from dgemma_engine.tools.tasks.measured import Solved
@@ -51,6 +52,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Runs the subcommand; returns its exit code.
 
     Raises:
+        WrongUsage: the model, the task or the adapter does not exist.
         EngineError: the task, the model or the adapter cannot be used.
     """
     from dgemma_engine.checkpoint.builtin import model_folder, require_model
@@ -61,7 +63,9 @@ def run(arguments: argparse.Namespace) -> int:
     from dgemma_engine.tools.tasks.task_rows import read_rows
 
     require_model(arguments.model)
-    # A file that cannot be read is reported before a model is loaded.
+    # What cannot be read is reported before a model is loaded.
+    if arguments.adapter is not None and not arguments.adapter.is_dir():
+        raise WrongUsage(f"{arguments.adapter}: is no folder; name the folder of a task's adapter")
     rows = list(islice(read_rows(arguments.task), arguments.limit))
     model = TaskModel.load(model_folder(arguments.model), pick_device(arguments.device), arguments.adapter)
     solver = Solver(model, num_steps=arguments.steps, mode=arguments.mode)

@@ -26,6 +26,7 @@ from dgemma_engine.tools.tasks.solver import Solver
 from dgemma_engine.tools.tasks.task_model import ADAPTER, TaskModel
 from dgemma_engine.tools.tasks.task_tokens import TaskTokens
 from dgemma_engine.tools.training.checkpoint import STATE, unwritable
+from dgemma_engine.tools.tuning.learning_progress import learning_progress
 from dgemma_engine.tools.tuning.task.task_comparison import RowResult, TaskComparison
 from dgemma_engine.tools.tuning.task.task_result import TaskResult
 from dgemma_engine.tools.tuning.task.task_rows_split import MIN_HELD_OUT, TaskRows
@@ -188,9 +189,7 @@ class TaskTuner:
         )
 
         def must_stop() -> bool:
-            elapsed_s = trainer.progress.elapsed_s
-            percent = 10 + round(72 * min(1.0, elapsed_s / train_s))
-            self._report(percent, f"learning, {elapsed_s / 60:.1f} of {train_s / 60:.1f} minutes")
+            self._report(*learning_progress(trainer.progress.elapsed_s, train_s))
             return self._clock.must_stop()
 
         if (self._training.path / STATE).exists():

@@ -67,6 +67,8 @@ def test_arguments_that_do_not_belong_together_are_reported_in_one_sentence(
     )
     assert "--task FILE and --out DIR belong together" in refused(2, capsys, "tune", "--task", str(task))
     assert "--task FILE and --out DIR belong together" in refused(2, capsys, "tune", str(tmp_path), "--out", out)
+    resume = ("tune", "--task", str(task), "--out", out, "--model", "tiny", "--resume")
+    assert f"{out}: nothing to resume, no tuning was interrupted here; start without" in refused(1, capsys, *resume)
     assert "gone: is no file; name a file of task rows" in refused(2, capsys, "tune", "--task", "gone", "--out", out)
 
 
@@ -80,8 +82,10 @@ def test_models_and_tasks_that_cannot_be_used_are_reported_in_one_sentence(
     capsys.readouterr()
     error = refused(1, capsys, "tune", "--task", str(task), "--out", str(tmp_path / "a"), "--model", str(qwen2))
     assert "is no GGUF file of a Llama, and adapters are for those; choose --model small, or train a model" in error
-    assert "gone: cannot be read (No such file or directory)" in refused(1, capsys, "fill", "--task", "gone", *model)
-    missing = refused(1, capsys, "fill", "--task", str(task), *model, "--adapter", str(tmp_path / "none"))
-    assert "canvas.safetensors: cannot be read" in missing
+    assert "gone: no such file; name a file of task rows" in refused(2, capsys, "fill", "--task", "gone", *model)
+    fill = ("fill", "--task", str(task), *model, "--adapter", str(tmp_path / "none"))
+    assert "none: is no folder; name the folder of a task's adapter" in refused(2, capsys, *fill)
+    (tmp_path / "none").mkdir()
+    assert "canvas.safetensors: cannot be read" in refused(1, capsys, *fill)
     taken = refused(1, capsys, "fill", "--task", str(task), "--model", "tiny", "--adapter", str(tmp_path / "none"))
     assert "takes no adapter; leave out --adapter" in taken
