@@ -287,6 +287,8 @@ async def test_complete_prints_one_object(tmp_path: Path) -> None:
     output, _ = await process.communicate()
     answer = json.loads(output)
     assert process.returncode == 0
-    assert set(answer) == {"text", "finish", "score", "steps", "model", "device", "adapter", "timings_ms"}
+    assert set(answer) == {
+        "text", "replaces", "unlikely", "finish", "score", "steps", "model", "device", "adapter", "timings_ms",
+    }  # fmt: skip
     assert answer["model"] == "tiny"
     assert answer["steps"] > 0

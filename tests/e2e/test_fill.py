@@ -7,7 +7,6 @@ import asyncio
 import os
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 from dgemma_engine.ipc.client import EngineClient
@@ -70,20 +69,28 @@ async def test_ghost_text_is_served_between_the_steps_of_a_fill(tmp_path: Path) 
         editor = FillEditor(inner)
         span = editor.open(SHAPES.format(name="y"))
         await ready(editor, span)
-        inner.client.progress_reports["t"] = reports = []
-        answered: list[str] = []
+        # A busy machine may give the fill all the time there is; one that waits for the fill is last every time.
+        orders: list[list[str]] = []
+        while len(orders) < 5 and ["ghost text", "fill"] not in orders:
+            orders.append(await order_of_answers(editor, span, token=f"t{len(orders)}"))
+        assert ["ghost text", "fill"] in orders
 
-        async def fill() -> Any:
-            result = await editor.fill(span, workDoneToken="t")
-            answered.append("fill")
-            return result
 
-        filling = asyncio.create_task(fill())
-        await until(lambda: len(reports) > 1, timeout_s=30)
-        await inner.ask(inner.position(editor.text, len(editor.text)), invoked=True)
-        answered.append("ghost text")
-        await filling
-        assert answered == ["ghost text", "fill"]
+async def order_of_answers(editor: FillEditor, span: types.Range, token: str) -> list[str]:
+    """Asks for a fill, and for ghost text once the fill has begun; returns which was answered first, and which last."""
+    editor.editor.client.progress_reports[token] = reports = []
+    answered: list[str] = []
+
+    async def fill() -> None:
+        await editor.fill(span, workDoneToken=token)
+        answered.append("fill")
+
+    filling = asyncio.create_task(fill())
+    await until(lambda: len(reports) > 1 or filling.done(), timeout_s=30)
+    await editor.editor.ask(editor.editor.position(editor.text, len(editor.text)), invoked=True)
+    answered.append("ghost text")
+    await filling
+    return answered
 
 
 async def test_cancelled_fill_makes_at_most_one_further_step(tmp_path: Path) -> None:

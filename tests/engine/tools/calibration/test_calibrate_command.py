@@ -149,7 +149,7 @@ def test_without_matplotlib_there_are_figures_but_no_plots(
     [
         (["{tmp}/none", "{tree}"], 2, "none: no such folder or GGUF file"),
         (["{tree}", "{tree}"], 2, "tree: no config.json"),
-        (["{model}", "{tmp}/none.py"], 1, "none.py: is not there"),
+        (["{model}", "{tmp}/none.py"], 2, "none.py: no such file"),
         (["{model}", "{tree}", "--glob", "*.xyz"], 1, "holds no usable file like *.xyz"),
         (["{model}", "{tree}/package/aname.py"], 1, "in 1 files are too few"),
         (["{model}", "{tree}", "--plots", "{model}/infill.json/x"], 1, "cannot be written"),
