@@ -80,6 +80,7 @@ class LlamaFamily:
             parallel_suffix_tokens=_PARALLEL_TOKENS,
             snippet_tokens=512,
             healing="token",
+            judges_text=True,
         )
 
     def read_sampler(self, facts: CheckpointFacts, vocab_size: int) -> Sampler:

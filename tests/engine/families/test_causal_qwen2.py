@@ -59,4 +59,4 @@ def test_checkpoint_without_a_mark_is_prompted_as_a_llama(
         write_llama_gguf(path, checkpoint.reference, tokenizer__ggml__tokens=[*marks, *alphabet(), "de"])
     form = format_of(path)
     assert form == LlamaFamily().read_format(read_facts(path))
-    assert (form.middle_token_id, form.suffix_last, form.judges_text) == (None, False, False)
+    assert (form.middle_token_id, form.suffix_last, form.judges_text) == (None, False, True)
