@@ -181,7 +181,8 @@ def test_causal_probabilities_do_not_look_ahead(lengths_checkpoint: Any) -> None
     with torch.no_grad():
         first = model.encode(prompt, empty_cache(model))
         second = model.encode(changed, empty_cache(model))
-    assert torch.equal(first[:, :20], second[:, :20])
+    # An expert that gets one token more multiplies them in another order.
+    assert (first[:, :20] - second[:, :20]).abs().max() < TOLERANCE
     assert not torch.allclose(first[:, 20:], second[:, 20:])
 
 
