@@ -144,9 +144,11 @@ def likelihoods(
             again_start = next(again_starts)
             last = again_start + len(branch.again_ids) - 1
             same = float(logits_TV[last, list(going_on(branch.again_ids[-1]))].logsumexp(-1) - norm_T[last])
-            ended = _log_sum(sum(middle) + ended, sum(next_logprobs[again_start:last]) + same) - sum(middle)
-            # The tokens of both together may be likelier than those of the candidate alone.
-            middle[-1], ended = middle[-1] + max(0.0, ended), min(0.0, ended)
+            # A candidate that holds a banned token has no probability in either way.
+            if math.isfinite(sum(middle)):
+                ended = _log_sum(sum(middle) + ended, sum(next_logprobs[again_start:last]) + same) - sum(middle)
+                # The tokens of both together may be likelier than those of the candidate alone.
+                middle[-1], ended = middle[-1] + max(0.0, ended), min(0.0, ended)
         suffix = next_logprobs[end : end + len(branch.suffix_ids)]
         answers.append(Likelihood(middle=middle, end=ended, suffix=suffix))
     return answers

@@ -138,7 +138,7 @@ def _reason(output: str, wheel: Wheel, path: Path, index: str) -> str:
     if any("401 Error" in line or "403 Error" in line for line in lines):
         return f"{index} refuses the user and password; check those in PIP_INDEX_URL or in pip's files"
     if any("lacks a specific scheme" in line for line in lines):
-        return f"{index} cannot be asked: an address has no scheme; set PIP_INDEX_URL, such as https://pypi.org/simple"
+        return f"{index} cannot be asked: an address does not begin with https://; set PIP_INDEX_URL to one that does"
     reaches_none = any("Retrying (" in line or "connection" in line.lower() for line in lines)
     if reaches_none:
         return f"{index} cannot be reached; check the network and pip's index, proxy and certificates"

@@ -113,6 +113,15 @@ def test_text_after_a_candidate_may_be_written_again_in_place_of_an_end(
     assert [*other.middle, other.end] == pytest.approx([*plain.middle, plain.end], abs=model_error(64))
 
 
+def test_banned_candidate_has_no_probability_whatever_follows(model: DiffusionGemma, cache: PromptCache) -> None:
+    branches = [replace(BRANCHES[0], again_ids=(71, 80)), BRANCHES[2]]
+    banned, other = likelihoods(
+        model, cache, PROMPT[-1], branches, end_ids=frozenset({7}), banned_ids=[70], going_on=lambda last: [last]
+    )
+    assert banned.middle == [-math.inf] and banned.end is not None and math.isfinite(banned.end)
+    assert not math.isnan(sum(other.middle))
+
+
 def test_what_is_given_is_no_choice_of_the_candidate(model: DiffusionGemma, cache: PromptCache) -> None:
     """The first two tokens are limited, so they are judged among those that are allowed, and the rest among all."""
     options = {(): [40, 41, 42], (70,): [], (72,): [5, 6]}

