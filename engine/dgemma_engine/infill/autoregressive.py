@@ -1,8 +1,8 @@
-"""One middle, left to right: the model's causal mode, greedy, checked against a draft several tokens at a time.
+"""One middle from left to right: the model's causal mode, greedy, checked against a draft several tokens at a time.
 
 Every pass reads the tokens decided so far and the rest of the draft; draft tokens that equal the model's choice are
 kept without a pass of their own (speculative decoding, arXiv 2211.17192, greedy). Without a draft every pass gives one
-token. `write` turns token ids into token ids; `propose` makes a candidate of them.
+token. Token ids in, token ids out.
 
 Shape legend: T judged tokens of a pass, D hidden, V vocabulary.
 """
@@ -10,30 +10,20 @@ Shape legend: T judged tokens of a pass, D hidden, V vocabulary.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from operator import attrgetter
 
 import torch
+from torch import Tensor
 
-from dgemma_engine.infill.candidate import Proposal, Proposals
 from dgemma_engine.infill.observer import WritingObserver
-from dgemma_engine.infill.task import InfillTask
 from dgemma_engine.model.diffusion_model import DiffusionModel
 from dgemma_engine.model.kv_cache import PromptCache
-from dgemma_engine.postprocess.block_end import whole_part
-from dgemma_engine.postprocess.clean_candidate import cut_to_line
-from dgemma_engine.prompt_lookup.draft import PromptLookup
-from dgemma_engine.protocol.messages import CandidateSource, Finish
 from dgemma_engine.scheduling.cooperative import Pieces
 from dgemma_engine.scheduling.timing import Cancel
-from dgemma_engine.tokenization.healed_start import HealedStart
-from dgemma_engine.tokenization.vocabulary_index import openings
 
-# Tokens of a guess that a pass checks: of as many rows as products take the time of one for.
-_GUESSED = 7
-# Forward passes where other candidates were found.
-_SPECULATIVE_PASSES = 2
-# Most tokens: where the user waits for them (each costs a pass), where this is the only candidate, and otherwise.
-_MOST_ON_DEMAND, _MOST_ALONE, _MOST_OF_SEVERAL = 128, 32, 24
+# Tokens of each place that may begin another way.
+_MOST_TOKENS = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,70 +41,54 @@ class Written:
     passes: int
 
 
-def propose(
-    model: DiffusionModel, task: InfillTask, cache: PromptCache, cancel: Cancel, *, draft: str
-) -> Pieces[Proposals]:
-    """Writes one candidate with the causal mode; with a draft to check it takes a few passes, or gives up.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fork:
+    """A beginning that leaves what was written at its last token.
 
-    Args:
-        model: its causal mode is called once a pass; each pass is a step.
-        task: the request.
-        cache: the prompt; afterwards as before.
-        cancel: asked before every pass.
-        draft: the best candidate so far; empty if there is none.
+    Attributes:
+        ids: its tokens.
+        logprob: of them all, nats.
     """
-    context, hole, ends = task.context, task.hole, task.ends()
-    if task.form.healing == "token":
-        # A request on a blank line wants a line: an end at once would give none.
-        barred_ids = ends.behind if task.is_blank_line else frozenset[int]()
-        given_ids, allowed = (), HealedStart(hole.boundary.opening, task.spelling, barred_ids).allowed
-    else:
-        opening = openings(hole.boundary.opening, task.spelling)[0]
-        given_ids, allowed = opening.given_ids, opening.allowed
-    most = _MOST_ON_DEMAND if context.on_demand else _MOST_OF_SEVERAL if draft else _MOST_ALONE
-    draft_ids = list[int]()
-    if draft:
-        ids, num_given = task.tokenizer.encode(hole.boundary.opening + draft), len(given_ids)
-        # Tokens that straddle the opening are no continuation of it.
-        draft_ids = ids[num_given:] if tuple(ids[:num_given]) == given_ids else []
-    writing = task.observer.writing(given_ids, draft_ids) if task.observer is not None else None
-    leaves = task.block_end()
 
-    def closes(ids: list[int]) -> bool:
-        if ids[-1] not in ends.last:
-            return False
-        # Such a token may spell what was typed of the line and end it, or spell a line break of the prefix.
-        inserted = task.tokenizer.decode(ids)[len(hole.boundary.opening) :]
-        return cut_to_line(inserted) != inserted
+    ids: tuple[int, ...]
+    logprob: float
 
-    written = yield from write(
-        model,
-        cache,
-        hole.prompt_ids[-1],
-        forced_ids=given_ids,
-        allowed=allowed,
-        draft_ids=draft_ids,
-        banned_ids=task.banned_ids(),
-        ends=(lambda token_id: token_id in ends.behind or leaves(token_id)) if leaves else ends.behind.__contains__,
-        closes=closes,
-        max_tokens=task.options.slot_tokens or min(context.max_middle_tokens, most),
-        max_passes=1_000 if not draft or context.on_demand else _SPECULATIVE_PASSES,
-        cancel=cancel,
-        guess=PromptLookup(hole.around_ids, most=_GUESSED).after if model.checks_several_at_once else None,
-        recorder=writing,
-    )
-    proposals = Proposals(finish=Finish.STABLE if written.ended else Finish.STEP_LIMIT, passes=written.passes)
-    if written.ended or not draft or context.on_demand:
-        text = task.text(written.ids)
-        if leaves is not None and not written.ended:
-            whole = whole_part(text, context.prefix)
-            text = whole if whole or context.on_demand else cut_to_line(text)
-        if text:
-            found = Proposal(text=text, source=CandidateSource.LEFT_TO_RIGHT, is_cut=not written.ended)
-            proposals.found.append(found)
-        if writing is not None:
-            writing.offered(text)
-    return proposals
+
+@dataclass(slots=True)
+class Forks:
+    """The beginnings that leave one middle, the likeliest of each place first."""
+
+    _places: list[list[Fork]] = field(default_factory=list[list[Fork]])
+    _logprob: float = 0.0
+
+    def passed(self, ids: Sequence[int], token_id: int, logits_V: Tensor) -> None:
+        """Receives a decision, in order.
+
+        Args:
+            ids: the tokens before.
+            token_id: the token that was chosen.
+            logits_V: of all tokens; -inf where one is not allowed.
+        """
+        norm = logits_V.logsumexp(-1)
+        best, best_ids = (logits_V - norm).topk(min(_MOST_TOKENS, len(logits_V)))
+        likely = zip(best_ids.tolist(), best.tolist(), strict=True)
+        self._places.append(
+            [
+                Fork(ids=(*ids, other_id), logprob=self._logprob + logprob)
+                for other_id, logprob in likely
+                if other_id != token_id and logprob > float("-inf")
+            ]
+        )
+        self._logprob += float(logits_V[token_id] - norm)
+
+    def best(self, leads_away: Callable[[Sequence[int]], bool]) -> Fork | None:
+        """Returns the likeliest beginning that leads to another text; None if no place has any.
+
+        Args:
+            leads_away: whether a middle that begins with these tokens is another text.
+        """
+        first = (next((fork for fork in place if leads_away(fork.ids)), None) for place in self._places)
+        return max((fork for fork in first if fork is not None), key=attrgetter("logprob"), default=None)
 
 
 @torch.inference_mode()
@@ -128,12 +102,13 @@ def write(
     draft_ids: Sequence[int],
     banned_ids: Sequence[int],
     ends: Callable[[int], bool],
-    closes: Callable[[list[int]], bool],
+    closes: Callable[[Sequence[int]], bool],
     max_tokens: int,
     max_passes: int,
     cancel: Cancel,
     guess: Callable[[Sequence[int]], list[int]] | None = None,
     recorder: WritingObserver | None = None,
+    forks: Forks | None = None,
 ) -> Pieces[Written]:
     """Writes the likeliest next token until the middle ends; each pass is a step.
 
@@ -153,6 +128,7 @@ def write(
         cancel: asked before every pass.
         guess: returns what may follow the tokens decided so far, where the draft has ended; None guesses nothing.
         recorder: receives what every pass decided; None costs nothing.
+        forks: receives every decision; likewise.
     """
     num_past = cache.length
     decided, draft = list(forced_ids), list(draft_ids)
@@ -183,6 +159,8 @@ def write(
             kept, closed = list[int](), False
             best_ids = logits_TV.argmax(-1).tolist()
             for place, token_id in enumerate(best_ids):
+                if forks is not None:
+                    forks.passed([*decided, *kept], token_id, logits_TV[place])
                 if place >= len(bound) and ends(token_id):
                     ended = True
                     break

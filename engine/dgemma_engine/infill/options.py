@@ -27,6 +27,7 @@ class InfillOptions:
         slot_tokens: how many tokens the middle has, where that is known (an oracle) or fixed; None finds out.
         fill: whether a checkpoint's fill token may be used; False treats it as one that was never trained to fill.
         seeds: whether text that stands elsewhere in the file or the project is proposed.
+        forks: whether the causal mode writes more than one candidate.
         silence: whether an answer whose score is below the threshold is kept back.
     """
 
@@ -34,6 +35,7 @@ class InfillOptions:
     slot_tokens: int | None = None
     fill: bool = True
     seeds: bool = True
+    forks: bool = True
     silence: bool = True
 
     def __post_init__(self) -> None:

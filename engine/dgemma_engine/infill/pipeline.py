@@ -13,9 +13,9 @@ from dgemma_engine.backends.select import executor_factory
 from dgemma_engine.checkpoint.fim_format import InfillFormat
 from dgemma_engine.diffusion.sampler import Sampler
 from dgemma_engine.families.adapter_choice import AdapterChoice
-from dgemma_engine.infill.autoregressive import propose as propose_left_to_right
 from dgemma_engine.infill.candidate import Proposal, Search
 from dgemma_engine.infill.canvas_candidates import CanvasCandidates
+from dgemma_engine.infill.left_to_right import propose as propose_left_to_right
 from dgemma_engine.infill.length_search import LengthReading
 from dgemma_engine.infill.observer import Observer
 from dgemma_engine.infill.options import Decode, InfillOptions
