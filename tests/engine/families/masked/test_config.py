@@ -90,7 +90,7 @@ def test_missing_infill_marks_are_one_sentence(tmp_path: Path) -> None:
     tokenizer = json.loads((folder / "tokenizer.json").read_text())
     edit(folder, "tokenizer.json", added_tokens=[token for token in tokenizer["added_tokens"] if token["id"] != 262])
     said = refusal(lambda: FAMILY.read_format(read_facts(folder)))
-    assert "its tokenizer lacks <[fim-suffix]>, <[fim-prefix]>, <[fim-middle]>, with which a hole is put" in said
+    assert "its tokenizer lacks <[fim-suffix]>, <[fim-prefix]>, <[fim-middle]>, which mark a hole" in said
 
 
 def test_resizing_has_its_tokens_and_its_limit(tmp_path: Path) -> None:
