@@ -74,10 +74,10 @@ def trim_overlap(text: str, *, prefix: str, suffix: str) -> str:
     """Cuts the end of `text` that the suffix repeats right after it: the rest of the line, or the next lines.
 
     Of all overlaps the one that leaves fewest brackets and quotes without partner wins, the longest among equals, and
-    none that leaves more of them than the whole text does: `foo(|)` takes `a, b` of `a, b)`, `foo(bar(|)` all of `x)`. A
-    copy of whole lines is cut whatever it leaves. Blanks around a line do not count; but one line of one word (`break`,
-    `end`, `}`), which may by right stand below another, is a copy at another indentation only if that leaves fewer
-    brackets without partner.
+    none that leaves more of them than the whole text does: `foo(|)` takes `a, b` of `a, b)`, `foo(bar(|)` all of `x)`.
+    A copy of whole lines is cut whatever it leaves. Blanks around a line do not count; but one line of one word
+    (`break`, `end`, `}`), which may by right stand below another, is a copy at another indentation only if that leaves
+    fewer brackets without partner.
 
     Args:
         text: what is to be inserted at the cursor.
