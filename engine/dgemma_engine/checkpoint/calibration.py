@@ -136,7 +136,7 @@ class Calibration:
         """
         try:
             calibration = cls._from_json(json.loads(path.read_text(encoding="utf-8")))
-        # A whole number in JSON has no limit; one above that of a float raises OverflowError when it is compared.
+        # A whole number in JSON has no limit; `math.isfinite` raises OverflowError for one above the largest float.
         except (OSError, ValueError, OverflowError) as error:
             raise CheckpointError(f"{path}: {error}; {remedy}") from error
         if calibration.fingerprint != fingerprint:

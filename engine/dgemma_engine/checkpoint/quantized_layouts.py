@@ -29,7 +29,7 @@ from dgemma_engine.quantization.quantized_tensor import E2M1_GROUP, INT_GROUP, E
 SCALE_SUFFIXES = ("weight_packed", "weight_scale", "weight_shape", "weight_global_scale", "weight_scale_2")
 SUFFIXES = ("weight", *SCALE_SUFFIXES, "qweight", "scales")
 # Scales for activations in few bits, which this engine does not compute with; and GPTQ's zero points and group indices,
-# which are only checked: symmetric weights in order have one value of each.
+# which are only compared with those of symmetric weights in order.
 IGNORED_SUFFIXES = ("input_scale", "input_global_scale", "qzeros", "g_idx")
 
 

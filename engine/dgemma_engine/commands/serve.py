@@ -55,7 +55,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--allow-host", action="append", default=[], metavar="NAME", help="a name that clients know this machine by"
     )
-    parser.add_argument("--allow-origin", action="append", default=[], metavar="ORIGIN", help="web page that may call")
+    parser.add_argument(
+        "--allow-origin", action="append", default=[], metavar="ORIGIN", help="web pages that may send requests"
+    )
     parser.add_argument(
         "--insistent",
         action="store_true",

@@ -26,7 +26,7 @@ class Qwen2Family(LlamaFamily):
     name: str = QWEN2
 
     def read_tokenizer(self, facts: CheckpointFacts) -> Tokenizer:
-        """See `Family.read_tokenizer`; a folder's own one takes marks for text, and normalises."""
+        """See `Family.read_tokenizer`; a folder's own one has marks that are not special, and normalises."""
         if facts.gguf is not None:
             return read_tokenizer(facts.gguf)
         return read_exact_tokenizer(facts.path, vocab_size=LlamaConfig.load(facts.path).vocab_size)

@@ -1,7 +1,7 @@
 """Chooses the executor that runs the denoising steps of a canvas on a card.
 
-A run that is alone replays whole steps. While other runs are under way, its passes wait for theirs and are made in one
-batch with them, so that the weights are read once for all.
+A run that is alone replays whole steps. While others are under way, its passes are queued and made in one batch with
+theirs, so that the weights are read once for all.
 """
 
 from __future__ import annotations

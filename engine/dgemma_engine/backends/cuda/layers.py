@@ -37,7 +37,7 @@ class AttentionMetadata:
         position_N: int32; the causal mask depends on it.
         num_visible_1: stored tokens from this index on are hidden from causal tokens, int32.
         num_stored_1: tokens stored before this pass, int32.
-        num_before_canvas_1: those and the causal tokens of this pass that the canvas attends to, int32.
+        num_before_canvas_1: stored and causal tokens that the canvas attends to, int32.
         canvas_start_1: position in the store of the canvas's first key, int32; after `num_before_canvas_1` where the
             causal tokens are padded to a captured length.
         rotary: of the positions.

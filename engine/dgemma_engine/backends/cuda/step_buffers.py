@@ -73,7 +73,7 @@ class StepView:
         set_of_L: index of the set that holds at each position, int32.
         temperature_1: float32.
         num_stored_1: tokens in the prompt, int32.
-        num_before_1: those and the block's own tokens, int32.
+        num_before_1: tokens in the prompt and the block, int32.
         block_T: tokens that join the prompt, then padding, int64.
     """
 

@@ -126,7 +126,7 @@ KINDS: Sequence[Kind] = (
         name="open-dcoder", model_type="qwen2", architecture="Qwen2ForCausalLM", mask_token="<M>", has_qkv_bias=True,
         has_qk_norm=False, is_shifted=True, begins_with_bos=False, surest_by="entropy", required=_NO_WINDOW,
     ),
-    # The two kinds of dLLM differ only in the name of their folders.
+    # The two kinds of dLLM differ only in their names.
     Kind(
         name="a2d-qwen2-bd3lm", model_type="a2d-qwen2", architecture="A2DQwen2LMHeadModel", part_of_name="bd3lm",
         has_qkv_bias=True, has_qk_norm=False, is_shifted=False, block_tokens=32, begins_with_bos=False,
