@@ -1,4 +1,4 @@
-"""The resident engine of dgemma-lsp. Importing it loads no torch: `messages` and `client` serve the editor side."""
+"""The resident engine of dgemma-lsp. Importing it loads no torch: the language server uses parts of it."""
 
 from importlib.metadata import PackageNotFoundError, version
 

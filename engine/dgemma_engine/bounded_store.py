@@ -7,7 +7,7 @@ from collections.abc import Callable, Container, Hashable
 from typing import Generic, TypeVar
 
 MOST_DOCUMENTS = 1_024
-"""Entries of a store whose real bound is a weight, or that are small."""
+"""Most entries of a store that is bounded by weight, or whose entries are small."""
 
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
@@ -43,7 +43,7 @@ class BoundedStore(Generic[K, V]):
         self._weight = 0
 
     def get(self, key: K) -> V | None:
-        """Returns an entry; leaves its age alone."""
+        """Returns an entry; does not count as a use."""
         return self._entries.get(key)
 
     def use(self, key: K) -> None:

@@ -102,7 +102,7 @@ def try_lock(descriptor: int) -> bool:
 
 
 def keep_own_rights() -> None:
-    """Takes from this process's umask what denies rights to the owner: whatever it writes, its user can read.
+    """Removes the bits of this process's umask that deny rights to the owner: whatever it writes, its user can read.
 
     The rights of the group and of others stay as the user chose.
     """

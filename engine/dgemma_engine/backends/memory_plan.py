@@ -1,7 +1,7 @@
 """How much device memory a model needs before anything of it is loaded: weights, prompt, workspace, and what is free.
 
 Computed from the configuration, and where the model is there already from the headers of its files; reads no weight.
-Uses tensors without memory only. Shape legend: E experts, D hidden, I intermediate, V vocabulary.
+Uses meta tensors only. Shape legend: E experts, D hidden, I intermediate, V vocabulary.
 """
 
 from __future__ import annotations
@@ -94,14 +94,14 @@ class MemoryPlan:
         return (*self.weights, self.prompt, *self.others, self.workspace, self.expansion, self.context)
 
     def table(self) -> Iterator[str]:
-        """Yields lines for a person."""
+        """Yields the plan as lines of text."""
         for item in (*self.items, Item(name="total planned", num_bytes=self.total_bytes)):
             if item.num_bytes:
                 yield f"{item.name:44} {self.shown(item.num_bytes):>12}"
         yield f"{'number format':44} {str(self.dtype).removeprefix('torch.'):>12}"
 
     def shown(self, num_bytes: int) -> str:
-        """Returns a size for a person, in the unit that suits the plan's total."""
+        """Returns a size as text, in the unit that suits the plan's total."""
         if self.total_bytes < _SMALL_TOTAL_BYTES:
             return f"{num_bytes / MIB:,.0f} MiB"
         return f"{num_bytes / GIB:,.2f} GiB"

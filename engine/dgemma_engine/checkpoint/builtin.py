@@ -16,7 +16,7 @@ from dgemma_engine.model_store.user_folder import ModelStore
 _FOLDER = Path(__file__).parents[1] / "embedded"
 _GGUF = ".gguf"
 _NAME_ONE = "name a model folder, a GGUF file or a short name that `dgemma-engine models` lists"
-# Likeness of a name that is suggested: `smal` is like small, `folder` is not like diffucoder.
+# Least similarity of a name that is suggested: `smal` is like small, `folder` is not like diffucoder.
 _NEAR = 0.75
 
 

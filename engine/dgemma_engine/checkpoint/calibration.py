@@ -4,8 +4,8 @@ A folder holds `calibration.json`; beside `NAME.gguf` lies `NAME.calibration.jso
 that the package knows by its fingerprint takes the one in the package.
 
 Turns a candidate's features into the probability that it is right, and a length into the bias of the model's
-confidence at that length. `calibrating` fits the numbers; here they are read, checked and applied. Knows no tensors
-and no text.
+confidence at that length. `tools.calibration` fits the numbers; here they are read, checked and applied. Knows no
+tensors and no text.
 """
 
 from __future__ import annotations
@@ -136,7 +136,7 @@ class Calibration:
         """
         try:
             calibration = cls._from_json(json.loads(path.read_text(encoding="utf-8")))
-        # JSON's whole numbers have no limit, those that a comparison with a float can take have one.
+        # A whole number in JSON has no limit; `math.isfinite` raises OverflowError for one above the largest float.
         except (OSError, ValueError, OverflowError) as error:
             raise CheckpointError(f"{path}: {error}; {remedy}") from error
         if calibration.fingerprint != fingerprint:
@@ -277,7 +277,8 @@ def _sampled_ranges(header_bytes: int, size_bytes: int) -> list[tuple[int, int]]
 
 
 def _clamped(log_odds: float) -> float:
-    # sigmoid(30) differs from 1 by 1e-13, which a double holds. `max` keeps its first argument against NaN: never.
+    # sigmoid(30) differs from 1 by 1e-13, which a double holds. `max` returns its first argument if the other
+    # is NaN: such a candidate is never right.
     return min(_MAX_LOG_ODDS, max(-_MAX_LOG_ODDS, log_odds))
 
 

@@ -58,5 +58,5 @@ class Features:
 
 NAMES = tuple(field.name for field in fields(Features))
 LATER_NAMES = frozenset({"canvas_sum", "written", "odds", "end", "share"})
-"""Of features that came later: a score that was fitted before gives them no weight."""
+"""Features that were added later: a calibration that was fitted without them gives them no weight."""
 LEAST_ODDS, MOST_ODDS = -8.0, 6.0

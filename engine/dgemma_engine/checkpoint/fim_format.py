@@ -1,4 +1,4 @@
-"""How one checkpoint wants a hole put to it, read from `infill.json` beside its weights.
+"""The prompt and the canvas in which one checkpoint expects a hole, read from `infill.json` beside its weights.
 
 Turns token ids of prefix and suffix into prompt ids and a canvas layout; knows no tensors and no text. A checkpoint
 without the file (the released 26B one) was not trained to fill: it gets `InfillFormat.untrained()`.
@@ -51,8 +51,8 @@ class InfillFormat:
         judges_text: whether a candidate's probability is that of its text: what is healed is given, and the end of
             its line ends it, in whatever tokens. Otherwise it is that of its tokens. A score is fitted for one or the
             other.
-        begins_with_bos: whether a prompt without a name begins with the model's first token; otherwise that stands in
-            an empty prompt only, since a canvas needs a token before it.
+        begins_with_bos: whether a prompt without a name begins with the model's first token; otherwise that token
+            stands in an empty prompt only, since a canvas needs a token before it.
     """
 
     fill_token_id: int | None
@@ -196,7 +196,7 @@ class InfillFormat:
 
     @property
     def longest_prompt(self) -> int:
-        """Most tokens of a prompt, but for a few special ones."""
+        """Most tokens of a prompt, special tokens not counted."""
         return self.prefix_tokens + self.suffix_tokens + self.snippet_tokens + self.parallel_suffix_tokens
 
     def suffix_head_ids(self, suffix_ids: list[int]) -> list[int]:
@@ -208,7 +208,7 @@ class InfillFormat:
         return next((size for size in self.slot_sizes if size >= num_tokens), self.slot_sizes[-1])
 
     def without_fill(self) -> Self:
-        """Returns the format for the same checkpoint with its fill token left unused, to measure what it is worth."""
+        """Returns the same format without the fill token, to measure what the token contributes."""
         return replace(self, fill_token_id=None, more_token_id=None)
 
 

@@ -24,7 +24,7 @@ from dgemma_engine.model.config import LayerKind, ModelConfig, RopeConfig
 
 ARCHITECTURE = "diffusion-gemma"
 ROPE_FACTORS = "rope_freqs.weight"
-"""Tensor of what the periods of full layers are multiplied by: 1 for what rotates, a huge number for what does not."""
+"""Tensor of factors of the rotary periods of full layers: 1 where a dimension rotates, else a huge number."""
 
 _EMBEDDING = "token_embd.weight"
 _STILL = 1e29
@@ -98,7 +98,7 @@ def read_config(file: GgufFile) -> ModelConfig:
             bos_token_id=whole("tokenizer.ggml.bos_token_id", vocab_size - 1, 2, least=0),
         )
     except CheckpointError as error:
-        # The checks of values against one another name the file that a folder has.
+        # `ModelConfig` names `config.json`, which only a folder has.
         raise CheckpointError(str(error).replace("config.json", str(file.path))) from None
 
 
@@ -133,7 +133,7 @@ def _num_kv_heads(file: GgufFile, kinds: tuple[LayerKind, ...]) -> dict[LayerKin
     of_kinds = {kind: {count for count, own in zip(counts, kinds, strict=False) if own is kind} for kind in LayerKind}
     if len(counts) != len(kinds) or any(len(of_kinds[kind]) > 1 for kind in LayerKind):
         raise CheckpointError(f"{file.path}: {key} must be one number for each kind of layer; get the file again")
-    # A kind that no layer is of needs a number too.
+    # A kind without layers needs a number too.
     return {
         kind: whole_number(file.path, key, next(iter(of_kinds[kind] or set(counts))), most=MOST_COUNT)
         for kind in LayerKind
@@ -141,7 +141,7 @@ def _num_kv_heads(file: GgufFile, kinds: tuple[LayerKind, ...]) -> dict[LayerKin
 
 
 def _rotated_share(file: GgufFile, head_dim: int) -> float:
-    """Returns the share of a full layer's head that rotates: with a factor of 1, before all that stand still."""
+    """Returns the share of a full layer's head that rotates: a factor of 1, before all that do not rotate."""
     info = file.tensors.get(ROPE_FACTORS)
     if info is None:
         return 1.0

@@ -1,7 +1,7 @@
 """A GGUF file: its metadata, and where the bytes of each tensor lie. Standard library only.
 
-The file is mapped into memory and its header is walked once; long arrays, such as a vocabulary, are decoded when they
-are asked for. Every length is checked against the size of the file before it is used, so a truncated, foreign or
+The file is mapped into memory and its header is walked once; long arrays, such as a vocabulary, are decoded on
+demand. Every length is checked against the size of the file before it is used, so a truncated, foreign or
 hostile file, or one part of several, ends in one `CheckpointError`. Knows nothing of what the tensors mean or how to
 dequantise them.
 
@@ -51,7 +51,7 @@ class TensorInfo:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Array:
-    """An array in the header that is decoded when it is asked for."""
+    """An array in the header that is decoded on demand."""
 
     element_type: int
     count: int
@@ -167,7 +167,7 @@ class GgufFile:
         return bytearray(memoryview(self._bytes)[info.start + start : info.start + end])
 
     def release(self) -> None:
-        """Takes what was read of the file out of the process's memory; reading it again fetches it again."""
+        """Drops the pages that were read from the process's memory; later reads map them again."""
         if hasattr(mmap, "MADV_DONTNEED"):
             self._bytes.madvise(mmap.MADV_DONTNEED)
 
@@ -190,7 +190,7 @@ class GgufFile:
                 "convert the model anew"
             )
         num_tensors, num_keys = self._number("Q"), self._number("Q")
-        # Each takes at least so many bytes, so a count that cannot be is refused before anything is allocated.
+        # Each takes at least this many bytes, so an impossible count is refused before anything is allocated.
         self._require(num_tensors, 24)
         self._require(num_keys, 13)
         for _ in range(num_keys):

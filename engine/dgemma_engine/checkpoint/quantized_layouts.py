@@ -28,8 +28,8 @@ from dgemma_engine.quantization.quantized_tensor import E2M1_GROUP, INT_GROUP, E
 
 SCALE_SUFFIXES = ("weight_packed", "weight_scale", "weight_shape", "weight_global_scale", "weight_scale_2")
 SUFFIXES = ("weight", *SCALE_SUFFIXES, "qweight", "scales")
-# Scales for activations in few bits, which this engine does not compute with; and what GPTQ's packing says of symmetric
-# weights in order, which is compared with what it must be.
+# Scales for activations in few bits, which this engine does not compute with; and GPTQ's zero points and group indices,
+# which are only compared with those of symmetric weights in order.
 IGNORED_SUFFIXES = ("input_scale", "input_global_scale", "qzeros", "g_idx")
 
 

@@ -22,7 +22,7 @@ from torch import Tensor
 from dgemma_engine.errors import CheckpointError
 
 BUFFER_BYTES = 64 * 2**20
-# Shapes and scales of whole tensors: a way to the card and back costs more than reading them.
+# Most values of a tensor that is read to the host, such as a shape or one scale: a round trip to the card costs more.
 _MOST_HOST_VALUES = 8
 _LENGTH_BYTES, _MOST_HEADER_BYTES = 8, 100_000_000
 _METADATA = "__metadata__"
@@ -51,7 +51,7 @@ class StoredTensor:
 class MappedFile:
     """A file that is mapped while its tensors are read, which are on the CPU, possibly views of it.
 
-    The library maps it so that it could be written, which a system with less memory refuses: it is then read instead.
+    The library maps the file as writable, which a system with less memory refuses: the file is then read instead.
 
     Args:
         path: of the file.
@@ -103,7 +103,7 @@ class MappedFile:
 
 
 class _Buffer:
-    """Page-locked memory, and when the card has copied what was read into it last."""
+    """Page-locked memory, and the event after which the card has copied its last content."""
 
     def __init__(self, size: int, device: torch.device) -> None:
         self._device = device
@@ -112,7 +112,7 @@ class _Buffer:
         self._copied: torch.cuda.Event | None = None
 
     def release(self) -> None:
-        """Notes that every copy out of the buffer was started."""
+        """Records that every copy out of the buffer was started."""
         if self._device.type == "cuda":
             self._copied = torch.cuda.Event(blocking=True)
             self._copied.record(torch.cuda.current_stream(self._device))
@@ -125,7 +125,7 @@ class _Buffer:
 
 
 class Staging:
-    """The way from files to a device.
+    """Copies tensors from files to a device through two buffers.
 
     Args:
         device: where tensors go.
@@ -161,7 +161,7 @@ class Staging:
             done += count
 
     def _read(self, file: int, offset: int, num_bytes: int) -> Tensor:
-        """Returns bytes of a file, in a buffer that stays as it is until two buffers more were filled."""
+        """Returns bytes of a file, in a buffer that is not overwritten until two more were filled."""
         # Views of numbers must begin at a multiple of their size.
         start = -(-self._used // 16) * 16
         if start + num_bytes > self._size:
@@ -195,7 +195,7 @@ class StagedFile:
 
     Args:
         path: of the file.
-        staging: what its tensors go through.
+        staging: copies its tensors to the device.
 
     Raises:
         CheckpointError: the file is missing, truncated or no safetensors file.

@@ -68,7 +68,7 @@ class StoredWeights(Protocol):
         ...
 
     def packed_bytes(self, source: ParameterSource) -> int | None:
-        """Returns what a parameter takes as it is stored; None for one that is, or would be, expanded to floats."""
+        """Returns the bytes of a parameter as it is stored; None for one that is, or would be, expanded to floats."""
         ...
 
     def packed(self, source: ParameterSource, shape: torch.Size) -> PackedParameter:
@@ -120,7 +120,7 @@ class CheckpointWeights:
         self.reader.release()
 
     def require_device(self, device_type: str) -> None:
-        """See `StoredWeights.require_device`: kernels are asked for their formats once the weights are there."""
+        """See `StoredWeights.require_device`; accepts all: the formats are checked once the weights are loaded."""
 
     def can_stay_packed(self, source: ParameterSource) -> bool:
         """See `StoredWeights.can_stay_packed`."""

@@ -48,7 +48,7 @@ OPTIONS: dict[str, Any] = {
     "health_check_period_s": 2,
     "health_check_timeout_s": 10,
     "graceful_shutdown_timeout_s": 10,
-    # A full home keeps its sessions: elsewhere they would be cold.
+    # A full replica keeps its sessions: no other one has their prompts in its cache.
     "request_router_config": {"request_router_class": _ROUTER, "request_router_kwargs": {"num_fallback_replicas": 0}},
     "logging_config": QUIET,
 }
@@ -112,7 +112,7 @@ def build(args: dict[str, Any]) -> Application:
 
 
 def application_of(replica: type[EngineReplica], args: dict[str, Any], *, num_replicas: int = 1) -> Application:
-    """Returns the application of a kind of replica; see `build`. A configuration has the last word on their number."""
+    """Returns the application of a kind of replica; see `build`. A configuration may override their number."""
     arguments = read_arguments(args)
     resources = {"num_cpus": arguments.cpus, "num_gpus": arguments.gpus}
     deployment = serve.deployment(num_replicas=num_replicas, ray_actor_options=resources, **OPTIONS)(

@@ -32,7 +32,7 @@ class EngineArguments(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
         user_header: name of a header in which a proxy names the user; it counts only beside a key that the proxy adds.
         allow_anyone: whether requests need no key; for a network that only the users reach.
         allow_hosts: names besides addresses that clients know the machines by.
-        allow_origins: web pages that may ask.
+        allow_origins: origins of web pages that may send requests.
         prompt_cache_gib: memory for encoded prompts of a replica; 0 is a share of what the model leaves.
         gpus: cards of a replica; fractions share a card.
         cpus: cores of a replica, for placement and as its number of threads.

@@ -1,4 +1,4 @@
-"""Environment variables that Ray reads when it is imported: its ports and statistics closed, and time for its start."""
+"""Environment variables that Ray reads on import: a token for its ports, no usage statistics, more time to start."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _ALONE = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 
 
 def closed(environ: Mapping[str, str]) -> dict[str, str]:
-    """Returns the variables that are not set yet: a token for ports, no usage statistics, loopback addresses, patience.
+    """Returns the variables that are not set yet: a token for ports, no statistics, loopback addresses, time to start.
 
     Args:
         environ: variables that the user has set stay. With `RAY_ADDRESS` a Ray is joined, which has its own addresses.

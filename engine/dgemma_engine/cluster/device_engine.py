@@ -90,7 +90,7 @@ class DeviceEngine:
 
 
 class _Drafts:
-    """Passes the drafts of one request to the event loop that it was asked on, until it is closed."""
+    """Passes the drafts of one request to the event loop of its caller, until it is closed."""
 
     def __init__(self, on_draft: OnDraft) -> None:
         self._on_draft = on_draft

@@ -89,7 +89,7 @@ class Measurements:
         self._meter.set("dgemma_reload_refused", float(is_refused))
 
     def sampled(self, status: Status, num_under_way: int) -> None:
-        """Sets what is measured now and then."""
+        """Sets the gauges that are sampled at each health check."""
         self._meter.set("dgemma_memory_bytes", status.memory_bytes)
         self._meter.set("dgemma_device_memory_bytes", status.device_memory_bytes)
         self._meter.set("dgemma_under_way", num_under_way)

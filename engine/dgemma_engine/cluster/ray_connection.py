@@ -22,7 +22,7 @@ _NAMESPACE = "serve"
 # The least that Ray takes: no question goes through its object store.
 _OBJECT_STORE_BYTES = 80 * 2**20
 _TOKEN = Path("~/.ray/auth_token")
-# Of the first answer of a Ray that runs already.
+# Longest waits for a listener, and for the first answer, of a Ray that runs already.
 _CONNECT_S, _JOIN_S = 3.0, 12.0
 _POLL_S = 0.02
 _LOG = "driver.log"
@@ -30,7 +30,7 @@ _LOG = "driver.log"
 
 @contextmanager
 def connected_ray(address: str, temporary: Path, signals: Signals) -> Generator[None]:
-    """Gives a connection to Ray for as long as the block lasts.
+    """Connects to Ray for as long as the block lasts.
 
     Args:
         address: of a Ray that runs, as `RAY_ADDRESS` has it; empty starts one, which ends with the block.

@@ -31,7 +31,7 @@ def serve_configuration(path: Path, *, say: Callable[[str], None], temporary: Pa
 
     Args:
         path: of the configuration.
-        say: receives lines for a person; what Ray prints on standard output meanwhile goes to a file.
+        say: receives lines for the user; what Ray prints on standard output meanwhile goes to a file.
         temporary: for Ray's files, in a folder that only this user can open: Ray opens its own to everyone.
         signals: of this process.
 

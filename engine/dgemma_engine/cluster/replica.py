@@ -35,8 +35,8 @@ from dgemma_engine.serving.infill_engine import Load
 
 _log = logging.getLogger(__name__)
 
-# From the loss of a card to the end of the process: those who waited are answered meanwhile.
-_LAST_WORDS_S = 0.5
+# From the loss of a card to the end of the process: waiting requests are answered meanwhile.
+_END_DELAY_S = 0.5
 
 
 class Replica:
@@ -120,7 +120,7 @@ class Replica:
 
         Args:
             question: a `Context` as a message; its `deadline_ms` counts from now.
-            session: whose document it is; of two sessions none sees the other's.
+            session: whose document it is; a session never sees the text of another.
 
         Raises:
             ValueError: the question cannot be used.
@@ -158,7 +158,7 @@ class Replica:
             work.cancel()
 
     def close(self) -> None:
-        """Lets the device thread end; what waits is answered as cancelled."""
+        """Ends the device thread; waiting requests are answered as cancelled."""
         self.device.stop()
 
     def _take(self, read: Callable[[], ReplicaLimits]) -> None:
@@ -175,7 +175,7 @@ class Replica:
             return
         self._limits = limits
         self._measurements.reloaded(is_refused=False)
-        # Requests sent as changes of one that only the former application has kept are requested again, whole.
+        # A request sent as changes to one that only the former application has kept is requested again, whole.
         self.app.app = self._http_app(settings)
 
     def _http_app(self, settings: HttpSettings) -> ASGIApp:
@@ -186,11 +186,11 @@ class Replica:
             self._settled.set()
 
     def _lost_on_thread(self) -> None:
-        threading.Timer(_LAST_WORDS_S, self._end).start()
+        threading.Timer(_END_DELAY_S, self._end).start()
 
 
 def _stamp(arguments: EngineArguments) -> tuple[int, int, int]:
-    """Returns what changes whenever the file of keys is written; the same of a missing one."""
+    """Returns a value that changes whenever the file of keys is written; zeros where it is missing."""
     if not arguments.api_key_file:
         return (0, 0, 0)
     try:

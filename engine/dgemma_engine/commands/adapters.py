@@ -29,14 +29,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=run, action="list")
     actions = parser.add_subparsers(metavar="ACTION")
     for name, summary in (
-        ("rm", "remove the adapter of a repository, and what was begun of one"),
+        ("rm", "remove the adapter of a repository, and its unfinished training"),
         ("off", "keep the adapter of a repository, and complete without it"),
         ("on", "complete with the adapter of a repository again"),
     ):
         action = actions.add_parser(name, help=summary, description=summary)
         action.add_argument("folder", type=Path, metavar="DIR", help="the repository")
         if name == "rm":
-            action.add_argument("--unfinished", action="store_true", help="remove only what was begun")
+            action.add_argument("--unfinished", action="store_true", help="remove only its unfinished training")
         action.set_defaults(action=name)
 
 

@@ -47,7 +47,7 @@ def require_folder(model: str, doing: str) -> Path:
 
 
 def progress(doing: str) -> Callable[[int], None]:
-    """Returns a function that prints a line to standard error each time the percentage has grown by some."""
+    """Returns a function that prints a line to standard error each time the percentage has grown by 5."""
     shown = iter(range(_STEP_PERCENT, 101, _STEP_PERCENT))
     due = next(shown)
 

@@ -70,7 +70,7 @@ def _pull(arguments: argparse.Namespace) -> int:
         try:
             return _pull_from_hub(name, as_json=arguments.json)
         except (ModelStoreError, EngineUnavailable) as error:
-            # Without what to do about it: nothing is to be done.
+            # Without the remedy: the user has nothing to do.
             reason = str(error).removeprefix(f"{name}: ").partition("; ")[0]
             _say(f"{entry.name}: {reason}; trying the package index, which has the same file")
     return _pull_from_index(entry, as_json=arguments.json)

@@ -1,4 +1,4 @@
-"""`dgemma-engine rm NAME`: removes a fetched model, and what was begun of one."""
+"""`dgemma-engine rm NAME`: removes a fetched model, or an unfinished download of one."""
 
 from __future__ import annotations
 

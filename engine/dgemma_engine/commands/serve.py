@@ -55,7 +55,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--allow-host", action="append", default=[], metavar="NAME", help="a name that clients know this machine by"
     )
-    parser.add_argument("--allow-origin", action="append", default=[], metavar="ORIGIN", help="a web page that may ask")
+    parser.add_argument(
+        "--allow-origin", action="append", default=[], metavar="ORIGIN", help="web pages that may send requests"
+    )
     parser.add_argument(
         "--insistent",
         action="store_true",
@@ -76,7 +78,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--ray",
         type=Path,
         metavar="CONFIG",
-        help="serve several engines with Ray Serve, as its configuration says, which then has all other options",
+        help="serve several engines with Ray Serve; its configuration then sets all other options",
     )
     parser.add_argument(
         "--ray-example",
@@ -99,7 +101,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Runs the subcommand; returns its exit code.
 
     Raises:
-        WrongUsage: an option cannot be used, the model is not there, or the address cannot be listened on.
+        WrongUsage: an option cannot be used, the model is not there, or the server cannot listen on the address.
         EngineUnavailable: an extra is not installed, the system refuses the service, or no replica starts.
     """
     if arguments.ray_example is not None:
@@ -164,7 +166,7 @@ def _require_no_others(arguments: argparse.Namespace) -> None:
     for name, default in vars(parser.parse_args([])).items():
         if name not in ("ray", "run") and getattr(arguments, name) != default:
             raise WrongUsage(
-                f"--{name.replace('_', '-')} has no effect with --ray; the configuration, or a proxy before it, says it"
+                f"--{name.replace('_', '-')} has no effect with --ray; set it in the configuration, or in a proxy"
             )
 
 

@@ -133,7 +133,7 @@ def _loader(location: EngineLocation, faults: list[str]) -> Callable[[Callable[[
     """Returns the function that loads the engine; a failure is appended to `faults` as well."""
 
     def load(report: Callable[[int, str], None]) -> InfillEngine:
-        # A growing prompt allocates a new size each time, for which freed blocks must be reusable. Torch reads it once.
+        # A growing prompt allocates a new size each time, for which freed blocks must be reusable. Read once, by torch.
         os.environ.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")
         from dgemma_engine.serving.engine_loading import load_engine
 

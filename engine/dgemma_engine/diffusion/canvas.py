@@ -75,8 +75,8 @@ class CanvasLayout:
         offset_L: its distance from its row's first position, int64.
         fixed_1L: bool, True where text is given and never resampled.
         given_1L: the given tokens at fixed positions, 0 elsewhere.
-        free_RM: positions of each row's free part, int64; filled up with its first one.
-        valid_RM: bool, False where `free_RM` is filled up.
+        free_RM: positions of each row's free part, int64; padded with its first one.
+        valid_RM: bool, False where `free_RM` is padded.
         limits: positions at which only some tokens may stand, with those tokens.
     """
 

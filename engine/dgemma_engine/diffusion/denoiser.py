@@ -204,7 +204,7 @@ def denoise(
 
     Args:
         denoiser: the rows.
-        cancel: asked before every step; a cancellation also in its middle.
+        cancel: checked before every step; a cancellation also in its middle.
         on_step: called after every step.
         choose: called after the first step; only the rows it returns go on.
     """

@@ -35,7 +35,7 @@ class _Scored:
         free_RM: where each row's free positions are among the scored ones.
         num_free: of each row.
         temperature: of the step.
-        committed_probability_RM: that committed positions got their tokens with; None where those may change.
+        committed_probability_RM: of committed tokens, when they were committed; None where tokens may change.
     """
 
     distribution: TokenDistribution
@@ -51,7 +51,7 @@ class EagerExecutor:
 
     Args:
         model: called once a step.
-        cache: the prompt; only read, but for the block.
+        cache: the prompt; only read, except that the block is added.
         canvas: changed in place.
         sampler: the decisions.
         suppressed_ids: token ids that may not appear at any position, int64 [any]; may be empty.
@@ -81,7 +81,7 @@ class EagerExecutor:
         self._temperature = 1.0
         self._steps_left = 0
         self._soft_1LD: Tensor | None = None
-        # Of a commitment that is final; 0 at other positions.
+        # Probability of each final commitment; 0 at other positions.
         self._probability_1L = torch.zeros_like(canvas.ids_1L, dtype=torch.float32)
         self._queue = PassQueue(model) if queue is None else queue
         # The states of the last forward pass, or where they will be; and the positions that are scored.

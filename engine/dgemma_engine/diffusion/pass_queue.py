@@ -50,7 +50,7 @@ class PassQueue:
         self.num_made = self.num_passes = 0
 
     def add(self, given: CanvasPass) -> PendingPass:
-        """Notes a pass; its cache must not change until it is read or dropped."""
+        """Adds a pass; its cache must not change until it is read or dropped."""
         pending = PendingPass(given=given)
         self._waiting.append(weakref.ref(pending))
         return pending
@@ -65,7 +65,7 @@ class PassQueue:
         for each in waiting:
             if each is pending or each.given.cache.adapter is not adapter or len(chosen) == _MOST_CANVASES:
                 continue
-            # Each may be filled up to the longest.
+            # Each may be padded to the longest.
             longest = max(one.given.num_positions for one in (*chosen, each))
             if (len(chosen) + 1) * longest <= self._model.most_together:
                 chosen.append(each)

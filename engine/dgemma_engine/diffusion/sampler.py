@@ -25,7 +25,7 @@ from dgemma_engine.diffusion.resizing import Resizing
 class PositionScores:
     """The outcome of one denoising step at the free positions: what acceptance and stop rules decide by.
 
-    Rows with fewer than M are filled up, and `valid_RM` is False there.
+    Rows with fewer than M are padded, and `valid_RM` is False there.
 
     Attributes:
         best_RM: the answer so far, int64: a committed token, elsewhere the likeliest one.
@@ -123,7 +123,7 @@ class UniformNoise:
 
 
 class StopRule(Protocol):
-    """Decides after each step."""
+    """Decides after each step which rows are finished."""
 
     @property
     def num_earlier(self) -> int:

@@ -23,7 +23,7 @@ class StepExecutor(Protocol):
 
     @property
     def layout(self) -> CanvasLayout:
-        """Of the rows on the canvas, on the device of the scores."""
+        """The layout of the rows on the canvas, on the device of the scores."""
         ...
 
     def tokens(self) -> Tensor:
@@ -78,7 +78,7 @@ class ExecutorFactory(Protocol):
         """Returns the executor of a run.
 
         Args:
-            cache: the prompt; only read, but for the block.
+            cache: the prompt; only read, except that the block is added.
             canvas: its rows, first tokens and generators.
             sampler: the decisions.
             suppressed_ids: token ids that may not appear at any position, int64 [any]; may be empty.

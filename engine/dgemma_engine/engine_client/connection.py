@@ -7,7 +7,7 @@
        +---- pause over --- FAILED <------------------+     DISCONNECTED <-+
 
 ABSENT is FAILED where no engine runs and none is to be started. `reconfigure` leads back to DISCONNECTED. Knows no
-protocol types and no sockets: `connect` makes the connection.
+sockets: `connect` makes the connection.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ class EngineConnection:
         return self._status.state is ConnectionState.READY
 
     def reconfigure(self, connect: Connect) -> None:
-        """Replaces the way to connect; closes the present connection, or the one that is being made.
+        """Replaces the function that connects; closes the present connection, or the one that is being made.
 
         Args:
             connect: makes the connection.
@@ -111,7 +111,7 @@ class EngineConnection:
         """Begins to connect if need be, and waits until an engine that is starting is loaded or has failed.
 
         Args:
-            wait_ms: at most so long: 0 waits for nothing.
+            wait_ms: at most this long; 0 does not wait.
         """
         self.wake()
         with suppress(TimeoutError):
@@ -120,7 +120,7 @@ class EngineConnection:
                     await self._changed.wait()
 
     def infill(self, context: Context, on_draft: OnDraft | None = None) -> Awaitable[Infill | ConnectionStatus]:
-        """Answers one question, or returns what stands in the way. Cancelling the caller cancels the work.
+        """Answers one question, or returns the status that prevents an answer. Cancelling the caller cancels the work.
 
         Args:
             context: the question.

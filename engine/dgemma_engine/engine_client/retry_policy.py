@@ -30,9 +30,9 @@ class RetryPolicy:
             raise ValueError(f"0 < {self.first_pause_s=} <= {self.longest_pause_s=} must hold")
 
     def pause_s(self, num_failures: int) -> float:
-        """Returns the seconds until the next attempt, after so many failures before the last one."""
+        """Returns the seconds until the next attempt, after `num_failures` failures before the last one."""
         return min(self.first_pause_s * 2**num_failures, self.longest_pause_s)
 
     def absent_pause_s(self, num_failures: int) -> float:
-        """Returns the seconds until an engine is looked for again that was not there; see `pause_s`."""
+        """Returns the seconds until the next attempt where no engine was there; see `pause_s`."""
         return min(self.pause_s(num_failures), self.longest_absent_pause_s)

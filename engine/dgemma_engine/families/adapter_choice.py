@@ -17,7 +17,7 @@ class AdapterChoice:
     Attributes:
         model_adapter: stands beside the model's weights; None is the model as it is. Prompts are kept for one adapter.
         calibration: fitted with that adapter, or with the model as it is.
-        use: tells the client.
+        use: what the client is told of the adapter.
     """
 
     model_adapter: ModelAdapter | None
@@ -37,7 +37,7 @@ class AdapterSource(Protocol):
         ...
 
     def uses(self) -> dict[str, str]:
-        """Returns of each root whose adapter was asked for why it is of no use now, empty where it answers.
+        """Returns why each requested adapter cannot be used now, by its root; empty where it can.
 
         May be called from any thread.
         """

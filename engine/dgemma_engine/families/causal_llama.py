@@ -1,6 +1,6 @@
 """Llama as a family: folders and GGUF files, left to right, and with a canvas where an adapter brings one.
 
-The base was trained from left to right on whole files, so a hole is put as its prefix, with the suffix beside it: the
+The base was trained from left to right on whole files, so the prompt is the prefix, with the suffix beside it: the
 middle reads both, each of which was encoded by itself (parallel context, arXiv 2212.10947). A causal adapter was
 trained to fill that way, and ends a middle itself.
 """
@@ -37,7 +37,7 @@ from dgemma_engine.repository_adapters.store import RepositoryAdapter
 from dgemma_engine.tokenization.gguf_tokenizer import read_tokenizer
 from dgemma_engine.tokenization.tokenizer import Tokenizer
 
-# Stored so, a group of weights takes 16 values.
+# Types that store a weight in 4 bits: a group has 16 different values.
 _FOUR_BITS = ("Q4_0", "Q4_1", "Q4_K")
 # Untrained SmolLM2-135M: rest of the line exact for 27 % of 60 holes with 512 prefix tokens, 12 % of 100 with 288.
 _PREFIX_TOKENS = 768
@@ -53,7 +53,7 @@ class LlamaFamily:
     name: str = LLAMA
 
     def recognises(self, facts: CheckpointFacts) -> bool:
-        """See `Family.recognises`: models that only borrow the type name a class of their own."""
+        """See `Family.recognises`: models that only borrow the type have a class name of their own."""
         return facts.model_type == self.name and facts.architectures in ((), (ARCHITECTURES[self.name],))
 
     def has_canvas(self, facts: CheckpointFacts) -> bool:
@@ -84,7 +84,7 @@ class LlamaFamily:
         )
 
     def read_sampler(self, facts: CheckpointFacts, vocab_size: int) -> Sampler:
-        """See `Family.read_sampler`; without a canvas nothing asks for a step."""
+        """See `Family.read_sampler`; without a canvas no step is made."""
         tokens = Adapters.find(facts.path).tokens
         return Sampler(
             num_steps=_STEPS,

@@ -1,8 +1,8 @@
 """Qwen2 as a family: Llamas with a bias of queries, keys and values that were trained to fill holes from left to right.
 
-Qwen2.5-Coder puts a hole as `<|fim_prefix|>` prefix `<|fim_suffix|>` suffix `<|fim_middle|>` (its README, section on
-filling in the middle): the suffix stands between prefix and middle, so a key costs the tokens of the suffix. It ends a
-middle itself. A checkpoint without these marks is put as a Llama's.
+The prompt of Qwen2.5-Coder is `<|fim_prefix|>` prefix `<|fim_suffix|>` suffix `<|fim_middle|>` (its README, section on
+filling in the middle): the suffix stands between prefix and middle, so each typed key encodes the suffix again. It ends
+a middle itself. A checkpoint without these marks gets the prompt of a Llama.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Qwen2Family(LlamaFamily):
     name: str = QWEN2
 
     def read_tokenizer(self, facts: CheckpointFacts) -> Tokenizer:
-        """See `Family.read_tokenizer`; a folder's says of marks that they are text, and normalises."""
+        """See `Family.read_tokenizer`; a folder's own one has marks that are not special, and normalises."""
         if facts.gguf is not None:
             return read_tokenizer(facts.gguf)
         return read_exact_tokenizer(facts.path, vocab_size=LlamaConfig.load(facts.path).vocab_size)

@@ -1,4 +1,4 @@
-"""DiffusionGemma as a family: Hugging Face folders and GGUF files, uniform noise, a hole put as `infill.json` says."""
+"""DiffusionGemma as a family: Hugging Face folders and GGUF files, uniform noise, prompts as in `infill.json`."""
 
 from __future__ import annotations
 

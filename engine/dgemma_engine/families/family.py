@@ -1,4 +1,4 @@
-"""The interface of a model family: all that the engine asks of it beyond `DiffusionModel`.
+"""The interface of a model family: all that the engine needs of it beyond `DiffusionModel`.
 
 A family with a causal prompt has its keys and values cached exactly, and one cache serves both modes; one whose
 attention sees everything has no causal mode, and every pass carries the whole window.
@@ -85,7 +85,7 @@ class Family(Protocol):
         ...
 
     def has_canvas(self, facts: CheckpointFacts) -> bool:
-        """Whether a checkpoint was trained to denoise, so that its canvas mode means anything."""
+        """Whether a checkpoint was trained to denoise, so that its canvas mode can be used."""
         ...
 
     def read_tokenizer(self, facts: CheckpointFacts) -> Tokenizer:
@@ -97,7 +97,7 @@ class Family(Protocol):
         ...
 
     def read_format(self, facts: CheckpointFacts) -> InfillFormat:
-        """Returns how the checkpoint wants a hole to be put.
+        """Returns the prompt and canvas format that the checkpoint expects.
 
         Raises:
             FormatError: its description cannot be used.

@@ -1,6 +1,6 @@
 """Adapters of repositories beside one loaded model: the folder of a request -> an `AdapterChoice`.
 
-The store is asked for every request, so that an adapter that was installed, removed or turned off counts from the next
+The store is read for every request, so that an adapter that was installed, removed or turned off counts from the next
 request on; its factors are read once and stay in memory with those of a few others. One that cannot be used is
 reported in one sentence, and the model answers as it is; `uses` compares with the store as it is then. Called on the
 device thread, but for `uses`.
@@ -110,7 +110,7 @@ class LoadedAdapters:
         found = nearest[1]
         if isinstance(found, AdapterStoreError) or not found.about.is_enabled:
             return _why_unused(root, found)
-        # Another one than was read: the next request tells.
+        # Changed since it was read: the next request reads it.
         return fault if files == _files(found) else ""
 
     def _read(self, found: RepositoryAdapter) -> _Loaded:

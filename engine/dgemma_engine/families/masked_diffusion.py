@@ -1,7 +1,7 @@
 """Masked diffusion as a family: decoders that fill masks, in Hugging Face folders.
 
 Open-dCoder, the mdlm models of dLLM, Dream, Dream-Coder, DiffuCoder and LLaDA see prompt, canvas and suffix alike: a
-hole is put as its prefix, masks, and as much of the suffix as the window has room for. They fill as many masks as there
+window is the prefix, masks, and as much of the suffix as it has room for. They fill as many masks as there
 are, so the length of a middle is searched for; DreamOn changes it while it fills. Stable-DiffCoder and the bd3lm models
 of dLLM attend block by block: the suffix stands before the prefix, and a token ends the middle. What differs between
 them is data (`masked/kinds.py`).
@@ -29,7 +29,7 @@ from dgemma_engine.repository_adapters.store import RepositoryAdapter
 from dgemma_engine.tokenization.exact_tokenizer import read_exact_tokenizer
 from dgemma_engine.tokenization.tokenizer import Tokenizer
 
-# Of an answer that may take its time: the authors take one for each token.
+# Of an answer without a deadline: the authors take one step for each token.
 _MOST_STEPS = 64
 
 
@@ -55,7 +55,7 @@ class MaskedDiffusionFamily:
         return format_of(facts, MaskedConfig.of_facts(facts))
 
     def read_sampler(self, facts: CheckpointFacts, vocab_size: int) -> Sampler:
-        """See `Family.read_sampler`; a temperature of 1 leaves entropies what the search for a length reads."""
+        """See `Family.read_sampler`; at temperature 1 the length search reads unscaled entropies."""
         config, by = MaskedConfig.of_facts(facts), kind_of(facts).surest_by
         resizing, block_tokens = resizing_of(facts, config), config.block_tokens
         acceptance, stop = EvenShare(by=by), LastShare(expand_id=None if resizing is None else resizing.expand_id)
@@ -89,7 +89,7 @@ class MaskedDiffusionFamily:
     def load_model(self, facts: CheckpointFacts, options: LoadOptions) -> DiffusionModel:
         """See `Family.load_model`."""
         device = options.device
-        # Before gigabytes are read: a mask that is missing, and memory.
+        # A missing mask, or too little memory, is reported before gigabytes are read.
         mask_id_of(facts, MaskedConfig.of_facts(facts).vocab_size)
         plan = self.plan(facts, PlanOptions(device=device, weight_format=None, context_tokens=None))
         plan.require(free_memory(device), str(device))
@@ -102,7 +102,7 @@ class MaskedDiffusionFamily:
 
 
 def _has_head(facts: CheckpointFacts) -> bool:
-    """Whether the output matrix is one of its own: the files know it, before they are there the configuration."""
+    """Whether the output matrix is one of its own: by the files, or by the configuration before they are there."""
     if any(facts.path.glob("*.safetensors")):
         return kind_of(facts).names.head in FolderTensors(facts.path).names
     return facts.config.get("tie_word_embeddings") is not True

@@ -28,7 +28,7 @@ class StoredTensors(Protocol):
     names: frozenset[str]
 
     def read(self, name: str, dtype: torch.dtype) -> Tensor:
-        """Returns one that is there."""
+        """Returns a tensor that is there, cast to `dtype`."""
         ...
 
 
@@ -84,7 +84,7 @@ def read_parameters(
     keys_of = {name: names.keys(name) for name in targets}
     unread = tensors.names - {key for keys in keys_of.values() for key in keys}
     if unread := sorted(name for name in unread if not name.endswith(_UNREAD)):
-        raise CheckpointError(f"{tensors.place}: holds {unread[0]}, which {kind} has not; choose another model")
+        raise CheckpointError(f"{tensors.place}: holds {unread[0]}, which {kind} does not have; choose another model")
     for number, (parameter, target) in enumerate(targets.items()):
         _fill(target, tensors, keys_of[parameter])
         report(100 * (number + 1) // len(targets))

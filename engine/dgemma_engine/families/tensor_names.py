@@ -13,9 +13,9 @@ class TensorNames:
     """The names of one layout.
 
     Attributes:
-        whole: of what there is once, by parameter; the head's may be missing in a file.
+        whole: of tensors outside the layers, by parameter; the head's may be missing in a file.
         layers: prefix of the layers; a number and the names of `parts` follow.
-        parts: of each layer, by parameter; several stand one below the other in that order.
+        parts: of tensors of a layer, by parameter; the rows of several are stacked in that order.
     """
 
     whole: Mapping[str, str]
@@ -32,7 +32,7 @@ class TensorNames:
 
     @property
     def head(self) -> str:
-        """Of the output matrix."""
+        """Name of the output matrix."""
         return f"{self.whole[HEAD]}.weight"
 
 

@@ -76,8 +76,8 @@ def create_app(
         by_part.setdefault(_first_part(path), found[0][0])
 
     def render(path: str, refusal: Refusal) -> Response:
-        # On a shared path the shape of the first: clients of either read the message in it. On an unknown one that of
-        # a path with the same first part: clients ask for what else their API has, and read the error.
+        # On a shared path the shape of the first dialect, in which clients of either find the message. On an unknown
+        # path that of a path with the same first part: clients try further paths of their API, and read the error.
         found = by_path.get(path)
         dialect = found[0][0] if found else by_part.get(_first_part(path), dialects[0])
         return dialect.error(refusal)

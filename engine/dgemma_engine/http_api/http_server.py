@@ -38,7 +38,7 @@ class HttpServer:
 
     Raises:
         PortInUse: another program listens on the address.
-        WrongUsage: the address cannot be listened on, or certificate and key cannot be used.
+        WrongUsage: the server cannot listen on the address, or certificate and key cannot be used.
     """
 
     def __init__(self, app: ASGIApp, settings: HttpSettings) -> None:
@@ -52,7 +52,7 @@ class HttpServer:
             lifespan="off",
             log_config=None,
             access_log=False,
-            # A header that anyone can send must not say who asks.
+            # A header that anyone can send must not name the caller.
             proxy_headers=False,
             server_header=False,
             timeout_keep_alive=_KEEP_ALIVE_S,
@@ -154,7 +154,7 @@ class _Server(uvicorn.Server):
 class _LoopFaults:
     """The event loop's handler of exceptions; logs at most once a minute that no connection can be accepted.
 
-    asyncio itself says it with a traceback for every place in the backlog, again every second.
+    asyncio itself logs a traceback for every place in the backlog, again every second.
     """
 
     def __init__(self, others: Callable[[asyncio.AbstractEventLoop, dict[str, Any]], object] | None) -> None:

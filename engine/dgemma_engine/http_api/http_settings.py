@@ -96,7 +96,7 @@ class HttpSettings:
         user_header: name, in lower case, of a header in which a proxy with a key names the user; empty for none.
         tls: certificate and key; None is plain HTTP.
         hosts: names besides IP addresses and `localhost` that the `Host` of a request may have.
-        origins: web pages besides our own address that may ask, such as `https://editor.example`.
+        origins: web pages besides our own address that may send requests, such as `https://editor.example`.
         max_body_bytes: largest body; small refuses long files, large costs memory per request.
         max_header_bytes: largest head.
         max_items: most entries of any list in a body.

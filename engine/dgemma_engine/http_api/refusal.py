@@ -59,7 +59,7 @@ class Refusal(Exception):
     def headers(self) -> dict[str, str]:
         """What goes into the head of the answer besides the type of its body.
 
-        OpenAI's SDK repeats 408, 409, 429 and everything from 500 on twice unless it is told not to.
+        OpenAI's SDK retries 408, 409, 429 and everything from 500 on twice unless it is told not to.
         """
         headers: dict[str, str] = {}
         if self.status in (408, 429, 500, 503):

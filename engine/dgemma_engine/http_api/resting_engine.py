@@ -88,7 +88,7 @@ class RestingEngine:
                 self._lanes.reconfigure(self._connect)
 
     async def watch(self) -> None:
-        """Calls `rest_if_unused` now and then, until it is cancelled."""
+        """Calls `rest_if_unused` every 5 s, or every `rest_s` if that is less, until it is cancelled."""
         while True:
             await asyncio.sleep(min(_POLL_S, self._rest_s))
             await self.rest_if_unused()

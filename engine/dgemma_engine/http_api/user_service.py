@@ -93,7 +93,7 @@ class UserService:
 def unit(command: Sequence[str], environ: Mapping[str, str]) -> str:
     """Returns a systemd unit. An engine that it started outlives it, and ends by itself when it is not used."""
     variables = "".join(f"Environment={_quoted(f'{name}={value}')}\n" for name, value in environ.items())
-    # Only here does systemd replace variables, and not in the program's own path.
+    # systemd replaces variables in the arguments only, not in the program's own path.
     program, *rest = map(_quoted, command)
     words = " ".join([program, *(word.replace("$", "$$") for word in rest)])
     return (

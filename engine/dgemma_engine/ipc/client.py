@@ -189,7 +189,7 @@ class EngineClient(SocketConnection):
         """Ends an engine that has no other client and waits for its lock; returns whether it had none."""
         try:
             async with await cls.attach_any(location) as client:
-                # Not as a `Status`: an older version sends other fields, but this one.
+                # Not read as a `Status`: an older version sends other fields, but has this one.
                 status = await client._request(STATUS, {}, lambda wire: wire)
                 if not isinstance(status, dict) or cast("dict[str, object]", status).get("clients") != 1:
                     return False

@@ -167,7 +167,7 @@ class SocketConnection:
 
     def _drafted(self, params: Any) -> None:
         draft = Draft.from_wire(params)
-        # Nobody listens for a draft that crossed the cancellation of its request on the way.
+        # A draft that crossed the cancellation of its request has no listener any more.
         if (listener := self._draft_listeners.get(draft.request)) is not None:
             listener(draft)
 

@@ -100,7 +100,7 @@ class EngineLocation:
 
     @property
     def options(self) -> str:
-        """What names this engine on a command line, after `dgemma-engine stop`."""
+        """The options that name this engine on a command line, after `dgemma-engine stop`."""
         options = f" --model {shlex.quote(self.model)}"
         return options if self.device == "auto" else f"{options} --device {self.device}"
 

@@ -232,7 +232,7 @@ class _Protocol(JsonRPCProtocol):
             super()._send_handler_result(future, msg_id=msg_id)
 
     def _handle_response(self, msg_id: str | int, result: Any | None = None, error: Any | None = None) -> None:
-        # pygls notes a type for every request that leaves, and only its own reading of the answer takes that away.
+        # pygls stores a type for every request that it sends, and removes it only when it reads the answer itself.
         self._result_types.pop(msg_id, None)
         future = self._request_futures.get(msg_id)
         if future is None or future.done():  # An answer that crossed our cancellation on its way.

@@ -1,4 +1,4 @@
-"""The lock that leaves one engine per location: held by the kernel for a living process, so a dead one's is free.
+"""The lock that allows one engine per location: the kernel holds it for a living process and frees a dead one's.
 
 The file is never removed (two processes could then lock two files of one name); it holds the process id of its holder,
 or of one that was killed.

@@ -34,8 +34,8 @@ class PackedRows:
 class AttentionMasks:
     """One mask per layer kind, each broadcastable to [B, 1, queries, keys]; None masks nothing.
 
-    In causal mode a mask may be narrower than the keys: it is then about the last ones, and the others are not read.
-    `rows` holds the same for packed rows, where the masks are of such.
+    In causal mode a mask may be narrower than the keys: it then covers the last ones, and the others are not read.
+    `rows` describes the masks of packed rows for operations that need no masks; None for other masks.
     """
 
     full: Tensor | None
@@ -91,7 +91,7 @@ def packed(row_L: Tensor, *, num_past: int, sliding_window: int) -> AttentionMas
     """
     same_LL = row_L[:, None] == row_L[None, :]
     num_near = num_past - _window_start(num_past, sliding_window)
-    # All see the prompt, or what is near of it.
+    # All rows see the prompt, or the part of it in the window.
     full, sliding = (
         torch.cat((same_LL.new_ones(len(row_L), num_visible), same_LL), dim=1)[None, None]
         for num_visible in (num_past, num_near)

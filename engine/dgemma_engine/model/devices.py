@@ -55,7 +55,7 @@ def pick_device(name: str) -> torch.device:
 
 
 def use_device(device: torch.device) -> None:
-    """Makes a card the calling thread's own: kernels are launched on the current card, wherever their tensors are."""
+    """Makes a card the calling thread's current one: kernels are launched there, wherever their tensors are."""
     if device.type == "cuda":
         torch.cuda.set_device(device)
 
@@ -115,8 +115,7 @@ def product_kinds(*, num_values: int, in_four_bits: bool) -> ProductKinds:
 
 
 def is_small(num_values: int, device: torch.device) -> bool:
-    """Whether a model's weights are so few that time counts and their memory does not: on a processor, up to 268
-    million.
+    """Whether a model is small enough to spend memory on speed: on a processor, with up to 268 million weights.
 
     Such a model keeps a second copy of its matrices in the order the processor reads them, and its quantised weights
     are expanded once (docs/decisions/0012 and 0013).
@@ -125,7 +124,7 @@ def is_small(num_values: int, device: torch.device) -> bool:
 
 
 def limit_threads(environ: Mapping[str, str]) -> int:
-    """Sets how many processor threads torch uses: half the cores, at least one; `OMP_NUM_THREADS` has the last word.
+    """Sets how many processor threads torch uses: half the cores, at least one; `OMP_NUM_THREADS` overrides that.
 
     The engine runs beside an editor, compilers and tests. A small model splits its work into thousands of pieces a
     second, and at the end of each all threads wait for the slowest: with a thread on every core, a busy neighbour

@@ -32,12 +32,12 @@ class DiffusionModel(Protocol):
 
     @property
     def device(self) -> torch.device:
-        """Of the weights."""
+        """Device of the weights."""
         ...
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of the weights, hidden states, keys and values."""
+        """Number format of the weights, hidden states, keys and values."""
         ...
 
     @property

@@ -66,7 +66,7 @@ class GraphKV:
         return torch.cat((k_old, k_BGLd), dim=2), torch.cat((v_old, v_BGLd), dim=2)
 
     def truncate(self, length: int) -> None:
-        """Forgets all but the first `length` tokens of every layer."""
+        """Drops all but the first `length` tokens of every layer."""
         self._layers = {i: (k[:, :, :length], v[:, :, :length]) for i, (k, v) in self._layers.items()}
         self.length = length
 

@@ -1,9 +1,9 @@
 """Keys and values of a prompt, layer by layer: written by the causal encoder, only read by the canvas.
 
 Layers keep their full length, so that a prompt can be cut back to any earlier point; the window of sliding ones is
-applied when they are read. With `edit_tokens` sliding layers keep their window and so many tokens before it, and the
+applied when they are read. With `edit_tokens` sliding layers keep their window and that many tokens before it, and the
 prompt can be cut back to within these. A cache may hold a second text beside the prompt, in places reserved before it:
-the prompt does not see it, what goes on from the prompt sees both (parallel context, arXiv 2212.10947). A cache belongs
+the prompt does not attend to it, what follows attends to both (parallel context, arXiv 2212.10947). A cache belongs
 to one adapter, or to none: its keys and values are of no use to another, so a pass takes the adapter from its cache.
 
 Shape legend: B rows, G key-value heads, T new tokens, S tokens so far, L canvas positions, d head size.
@@ -238,7 +238,7 @@ class PromptCache:
 
     @property
     def least_length(self) -> int:
-        """The shortest prompt, but for an empty one, that this one can be cut back to."""
+        """The shortest prompt, except an empty one, that this one can be cut back to."""
         return max((rows.first + self._window - 1 for rows in self._layers if rows.first), default=0)
 
     def copy_last(self) -> list[Tensor]:
@@ -277,7 +277,7 @@ class PromptCache:
         return so_far[:1, :, start:], so_far[1:, :, start:]
 
     def _most_rows(self, kind: LayerKind) -> int:
-        """Returns how many rows a layer has at most, but where one pass needs more."""
+        """Returns the most rows of a layer, unless one pass needs more."""
         if self._edit_tokens is None or kind is not LayerKind.SLIDING:
             return sys.maxsize
         return sliding_rows(self._window, self._edit_tokens)
@@ -285,7 +285,7 @@ class PromptCache:
     def _drop(self, rows: KVRows, most: int, num_tokens: int) -> None:
         """Drops tokens that no token after the settled prompt attends to, except `edit_tokens`, or fewer to make room.
 
-        As many new ones can then be cut back.
+        The settled prompt can then be cut back by as many tokens.
         """
         assert self._edit_tokens is not None
         settled = min(self._settled, self.length)

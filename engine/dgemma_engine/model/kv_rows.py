@@ -13,7 +13,7 @@ from torch import Tensor
 from dgemma_engine.model.config import LayerKind
 from dgemma_engine.model.dimensions import ModelDimensions
 
-# Tokens by which a layer grows at most beyond its need: twice a long prompt would be gigabytes of the big model.
+# Most spare tokens of a layer that grows: to double a long prompt would take gigabytes with the big model.
 _MOST_GROWTH = 1_024
 
 

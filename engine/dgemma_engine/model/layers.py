@@ -24,7 +24,7 @@ from dgemma_engine.model.rotary import Rotary
 
 
 def token_embedding(vocab_size: int, hidden_size: int) -> nn.Embedding:
-    """Returns an embedding for a checkpoint to fill: for drawing initial values torch would import its compiler.
+    """Returns an embedding for a checkpoint to fill; to draw initial values, torch would import its compiler.
 
     That import takes 1.3 s of a core and 100 MB.
     """

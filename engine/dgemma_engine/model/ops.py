@@ -259,7 +259,7 @@ def _require_compiler(device: torch.device) -> None:
             "python3-devel), or use --device cpu"
         ) from error
     if total != 32:
-        raise CheckpointError(f"GPU kernels compute nonsense on {device}: update Triton and the driver")
+        raise CheckpointError(f"GPU kernels compute wrong results on {device}: update Triton and the driver")
 
 
 def _require_card(device: torch.device, formats: frozenset[WeightFormat]) -> None:

@@ -27,13 +27,13 @@ _FILE = "processor.json"
 # Rows between those of a canvas and of a piece of a prompt, and matrices of 2.4 MB in bfloat16, as many as no
 # processor's cache holds.
 _ROWS, _SHAPE, _NUM_MATRICES, _ROUNDS = 128, (2_048, 576), 24, 9
-# Of the products with many rows, whose time is not that of reading the matrices.
+# Of the products with many rows, which are not bound by reading the matrices.
 _FEW_MATRICES = 4
-# So many times as slow in a few trials is not measured again.
+# A product this many times slower than the fastest, in this many trials, is not measured again.
 _FAR, _TRIALS = 8, 3
-# A format that loses digits has to be so many times as fast.
+# A format that loses digits has to be this many times as fast.
 _WORTH = 1.15
-# Environment variables that take instructions away.
+# Environment variables that restrict the instruction set.
 _LIMITS = ("ONEDNN_MAX_CPU_ISA", "ATEN_CPU_CAPABILITY", "MKL_ENABLE_INSTRUCTIONS")
 
 
@@ -68,11 +68,11 @@ class ProductSpeeds:
         """Returns the weights that products read.
 
         Args:
-            in_four_bits: whether the weights were stored in 4 bits: those are no others then, so no digit is lost.
+            in_four_bits: whether the weights were stored in 4 bits: then the 4-bit ones are equal to them.
         """
         is_bfloat16 = self.dtype is torch.bfloat16
         many, one = (self.bfloat16, self.row_bfloat16) if is_bfloat16 else (self.float32, self.row_float32)
-        # Beside 8 bits there are no dense weights that a token written alone could read, and it may not take longer.
+        # With an MLP in 8 bits no dense weights are kept for a token written alone, which may not take longer then.
         int8_mlp = many > _WORTH * self.int8 and self.row_int8 <= _WORTH * one
         row = RowWeights.INT8 if int8_mlp or one > _WORTH * self.row_int8 else RowWeights.DENSE
         if in_four_bits and _WORTH * self.row_int4 < min(one, _WORTH * self.row_int8):
@@ -95,7 +95,7 @@ class ProductSpeeds:
 
     @classmethod
     def measure(cls) -> Self:
-        """Multiplies, with as many threads as torch now uses."""
+        """Measures, with as many threads as torch now uses."""
         matrices = {
             name: _matrices(dtype) for name, dtype in (("float32", torch.float32), ("bfloat16", torch.bfloat16))
         }
@@ -112,7 +112,7 @@ class ProductSpeeds:
         whole = _matrices(dtype, int8=True)[:_FEW_MATRICES]
         if whole[0].few_bits.input_levels:
             few["int8"] = whole, _ROWS
-        # Once more beside what they are compared with: another program may have begun or ended to run.
+        # The dense ones that they are compared with once more: the load of the machine may have changed.
         name = str(dtype).removeprefix("torch.")
         few |= {name: dense[name], f"row_{name}": rows[f"row_{name}"]}
         return cls(**times | _milliseconds(few))
@@ -133,14 +133,14 @@ def product_speeds(environ: Mapping[str, str]) -> ProductSpeeds:
     """Returns what was measured on this processor with this torch, or measures it now.
 
     Args:
-        environ: the process's environment; `XDG_CACHE_HOME`, else `~/.cache`, is where the result is kept. Nowhere to
-            keep it costs the measurement at every start.
+        environ: the process's environment; `XDG_CACHE_HOME`, else `~/.cache`, is where the result is kept. Without a
+            place to keep it every start measures.
     """
     home = environ.get("XDG_CACHE_HOME", "") or str(Path(environ.get("HOME", "/nonexistent")) / ".cache")
     limits = " ".join(f"{name}={environ[name]}" for name in _LIMITS if name in environ)
     folder = Path(home)
     if not folder.is_absolute():
-        # As the XDG specification says of one that is relative.
+        # The XDG specification ignores a relative path.
         folder = Path(environ.get("HOME", "/nonexistent")) / ".cache"
     parts = (_processor(), torch.__version__, torch.backends.cpu.get_cpu_capability(), torch.get_num_threads(), limits)
     return _speeds(folder / "dgemma-lsp" / _FILE, " | ".join(map(str, parts)))
@@ -154,10 +154,10 @@ def _matrices(dtype: torch.dtype, row: RowWeights = RowWeights.DENSE, *, int8: b
 
 @torch.inference_mode()
 def _milliseconds(products: Mapping[str, tuple[list[PackedMatrix], int]]) -> dict[str, float]:
-    """Returns the times of products with so many rows, as of `_NUM_MATRICES` matrices.
+    """Returns the time of each kind of product, scaled to `_NUM_MATRICES` matrices.
 
-    In turns, and the least of each: whatever else runs on the machine only adds. One that is far slower than another of
-    as many rows, as where a format is emulated, is measured with one matrix only.
+    They take turns, and the least time of each counts: other load only adds. One that is far slower than another of as
+    many rows, as where a format is emulated, is measured with one matrix only.
     """
 
     def timed(name: str, num: int) -> float:

@@ -30,7 +30,7 @@ from dgemma_engine.model.rotary import Rotary, RotaryTable
 __all__ = ["Attention", "DiffusionGemma", "Layer"]
 
 
-# A pass of so many positions takes about as long as reading the weights of the whole model.
+# A pass of this many positions takes about as long as reading the weights of the whole model.
 _MOST_TOGETHER = 512
 
 
@@ -57,12 +57,12 @@ class DiffusionGemma(nn.Module, ModelDefaults):
 
     @property
     def device(self) -> torch.device:
-        """Of the weights."""
+        """See `DiffusionModel.device`."""
         return self.embed_tokens.weight.device
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of the weights, hidden states, keys and values."""
+        """See `DiffusionModel.dtype`."""
         return self.embed_tokens.weight.dtype
 
     def reset_parameters(self, generator: torch.Generator, std: float = 0.02) -> None:

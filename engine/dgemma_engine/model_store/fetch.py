@@ -89,7 +89,7 @@ def whole_model(entry: Entry, store: ModelStore) -> Path | None:
 
 @contextmanager
 def kept_whole(staging: Path, store: ModelStore, name: str) -> Generator[None]:
-    """Turns what the disk refuses into one sentence, and leaves nothing of the model then.
+    """Turns an error of the disk into one sentence, and deletes what was fetched of the model then.
 
     Raises:
         ModelStoreError: a file or folder cannot be written.

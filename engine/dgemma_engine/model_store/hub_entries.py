@@ -74,7 +74,7 @@ _STABLE_DIFFCODER: Mapping[str, Any] = {
 
 
 def _masked(kind: str) -> Mapping[str, Any]:
-    """Returns what tells a kind before its folder is there."""
+    """Returns the sidecar that names a kind before its folder is there."""
     return {"family": "masked_diffusion", "kind": kind}
 
 

@@ -1,6 +1,6 @@
 """A model from the Hugging Face hub into the user's store: the files it needs, resumed, verified, then there at once.
 
-`huggingface_hub` does the asking, with the token, endpoint and proxy of its own variables. A file is written under one
+`huggingface_hub` makes the requests, with token, endpoint and proxy of its own variables. A file is written under one
 name until it is whole, so that the next call goes on with it, however this one ends. Nothing fetched is ever run.
 """
 
@@ -173,7 +173,7 @@ def _fetch(model: HubModel, file: HubFile, folder: Path, report: Callable[[int],
 def _download(model: HubModel, file: HubFile, target: _Counted) -> None:
     url = hf_hub_url(model.name.repo, file.path, revision=model.commit)
     headers = build_hf_headers()
-    # Where large files lie is said by the answer to HEAD; that place needs no token, and must not see it.
+    # The answer to HEAD names the host of a large file; that host needs no token, and must not get it.
     place = get_hf_file_metadata(url, headers=headers, timeout=_TIMEOUT_S).location
     if urlsplit(place).netloc != urlsplit(url).netloc:
         headers = {name: value for name, value in headers.items() if name.lower() != "authorization"}
@@ -244,7 +244,7 @@ def _sentences(name: HubName) -> Generator[None]:
         yield
     except GatedRepoError:
         raise ModelStoreError(
-            f"{name.repo} wants its terms accepted: do that at {constants.ENDPOINT}/{name.repo}, then sign in with: "
+            f"{name.repo} is gated: accept its terms at {constants.ENDPOINT}/{name.repo}, then sign in with: "
             "hf auth login"
         ) from None
     except RepositoryNotFoundError:
@@ -276,5 +276,5 @@ def _of_status(status: int) -> str:
     if status == 404:
         return "the hub does not know it; check the name"
     if status == 429:
-        return "the hub answers too many requests; wait some minutes, or sign in: hf auth login"
+        return "the hub has had too many requests from here; wait some minutes, or sign in: hf auth login"
     return f"the hub answers with HTTP status {status}; try again later"

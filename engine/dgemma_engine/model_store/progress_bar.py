@@ -24,7 +24,7 @@ class ProgressLines:
         self._shown = -1
 
     def update(self, num_bytes: int) -> None:
-        """Prints that so many bytes are there."""
+        """Prints that `num_bytes` are there."""
         step = 100 * num_bytes // self._total_bytes
         if step != self._shown:
             self._shown = step
@@ -49,7 +49,7 @@ class ProgressBar:
         self._shown = -1
 
     def update(self, num_bytes: int) -> None:
-        """Shows that so many bytes are there."""
+        """Shows that `num_bytes` are there."""
         if num_bytes == 0:
             return
         now, share = self._clock(), min(1.0, num_bytes / self._total_bytes)
@@ -78,5 +78,5 @@ class ProgressBar:
             self._stream.write(text)
             self._stream.flush()
         except OSError:
-            # Nobody reads it: the download goes on.
+            # The stream has no reader any more: the download goes on.
             pass

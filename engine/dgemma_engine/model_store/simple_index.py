@@ -31,7 +31,7 @@ class SimpleIndex:
     """The user's package indexes.
 
     Args:
-        settings: which they are.
+        settings: their addresses, proxy and certificates.
 
     Raises:
         ModelStoreError: the certificates cannot be read.

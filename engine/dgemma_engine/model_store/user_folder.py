@@ -95,7 +95,7 @@ class ModelStore:
                 yield name, about.get("licence", ""), num_bytes
 
     def remove(self, entry: Entry | HubName) -> bool:
-        """Deletes a fetched model and what was begun of it; returns whether there was anything.
+        """Deletes a fetched model and an unfinished download of it; returns whether there was anything.
 
         Raises:
             ModelStoreError: it cannot be deleted.

@@ -105,7 +105,7 @@ def with_closers_aligned(
     Args:
         cursor_line: the cursor's line with the first line of the answer.
         lower: the answer's lines below it.
-        around: where.
+        around: text around the cursor.
         style: of the document.
     """
     lines = [cursor_line]

@@ -21,7 +21,7 @@ def without_closed_twice(middle: str, around: CursorContext, *, covered: int = 0
 
     Args:
         middle: what is to be inserted at the cursor.
-        around: where.
+        around: text around the cursor.
         covered: characters of the line's rest that `middle` replaces.
     """
     line = _Line.with_middle(middle, around, covered)
@@ -41,7 +41,7 @@ def with_closed_strings(middle: str, around: CursorContext, *, covered: int = 0)
 
     Args:
         middle: what is to be inserted at the cursor.
-        around: where.
+        around: text around the cursor.
         covered: characters of the line's rest that `middle` replaces.
     """
     said = read(around.before + middle, around.language)
@@ -60,7 +60,7 @@ def with_closed_brackets(middle: str, around: CursorContext, *, covered: int = 0
 
     Args:
         middle: what is to be inserted at the cursor.
-        around: where.
+        around: text around the cursor.
         covered: characters of the line's rest that `middle` replaces.
     """
     said = around.before + middle

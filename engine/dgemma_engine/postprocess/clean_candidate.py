@@ -74,10 +74,10 @@ def trim_overlap(text: str, *, prefix: str, suffix: str) -> str:
     """Cuts the end of `text` that the suffix repeats right after it: the rest of the line, or the next lines.
 
     Of all overlaps the one that leaves fewest brackets and quotes without partner wins, the longest among equals, and
-    none that leaves more of them so than the whole text: `foo(|)` takes `a, b` of `a, b)`, `foo(bar(|)` all of `x)`. A
-    copy of whole lines is cut whatever it leaves. Blanks around a line do not count; but one line of one word (`break`,
-    `end`, `}`), which may by right stand below another, is a copy at another indentation only if that leaves fewer
-    brackets without partner.
+    none that leaves more of them than the whole text does: `foo(|)` takes `a, b` of `a, b)`, `foo(bar(|)` all of `x)`.
+    A copy of whole lines is cut whatever it leaves. Blanks around a line do not count; but one line of one word
+    (`break`, `end`, `}`), which may by right stand below another, is a copy at another indentation only if that leaves
+    fewer brackets without partner.
 
     Args:
         text: what is to be inserted at the cursor.
@@ -160,7 +160,7 @@ def _copied_lines(text: str, prefix: str, suffix: str) -> Iterator[tuple[int, in
 
 
 def _slack(lines: list[str], below: list[str]) -> int | None:
-    """Returns how many brackets it may open to cut `lines` above the lines `below`; None if they are no copy."""
+    """Returns how many brackets may lose their partner by a cut of `lines` above `below`; None if they are no copy."""
     said = [line.strip() for line in lines if line.strip()]
     there = [line.strip() for line in below[: len(said)]]
     # The text may have ended within the last of several.
@@ -179,7 +179,7 @@ def _indentation(lines: list[str]) -> str:
 
 
 def _counter_of_unmatched(prefix: str, suffix: str) -> Callable[[str], int]:
-    """Returns a function that counts what brackets and quotes lack their partner with a text between the two.
+    """Returns a function that counts brackets and quotes without partner, given a text between prefix and suffix.
 
     Where not all of the document is there, the partner of a closing bracket, or of one opened above, may be elsewhere.
     """
@@ -225,7 +225,7 @@ def _match_brackets(bare: str, opened: list[str]) -> tuple[int, int, int]:
 
 
 def _end_of_first_time(line: str) -> int | None:
-    """Returns where the first of many equal pieces of `line` ends; 0 if it goes on after them, None without such."""
+    """Returns where the first of many equal pieces of `line` ends; 0 if it goes on after them, None without any."""
     tokens = list(_TOKEN.finditer(line))
     words = [token.group() for token in tokens]
     for size in range(1, _LONGEST_UNIT + 1):

@@ -16,7 +16,7 @@ from dgemma_engine.protocol.messages import Extent
 # Characters on each side of the cursor that shaping reads. Reading them for brackets takes some milliseconds, and most
 # answers need no such reading.
 SHAPING_CHARS = 50_000
-# Twice as many as code that people write has in as much text.
+# Twice as many brackets and quotes as hand-written code has in as much text.
 _MOST_SIGNS = 10_000
 # The cursor's line is read several times for each answer.
 _LINE_CHARS_EACH_SIDE = 10_000
@@ -94,7 +94,7 @@ class CursorContext:
 def extent_of(before: str, rest: str, language_id: str) -> Extent:
     """Returns how far the answer may reach.
 
-    Several lines on a blank line, behind what opens a block, and between the two brackets of an empty one, `{|}`;
+    Several lines on a blank line, after what opens a block, and between the two brackets of an empty one, `{|}`;
     anywhere else one line.
 
     Args:

@@ -23,7 +23,7 @@ _BRACKETS = " \t()[]{};,"
 _CLOSER_OF = {"(": ")", "[": "]", "{": "}"}
 _PUNCTUATION = frozenset("{)]}>\"'`:;, \t")
 _CHARS_EACH_SIDE = 1_000
-# Counting brackets costs as much as the line is long; more candidates than these are of a line of one piece.
+# Counting brackets takes time in proportion to the line; only a line that repeats one piece has more candidates.
 _MOST_SHORT, _MOST_LONG = 16, 48
 _QUOTE = re.compile(r"[\"'`]")
 
@@ -42,7 +42,7 @@ def without_repetition(middle: str, around: CursorContext) -> str:
 
     Args:
         middle: what is to be inserted at the cursor.
-        around: where.
+        around: text around the cursor.
     """
     if around.rest.strip():
         return middle
@@ -70,7 +70,7 @@ def without_next_lines(middle: str, around: CursorContext) -> str:
 
     Args:
         middle: what is to be inserted at the cursor.
-        around: where.
+        around: text around the cursor.
     """
     below = [line.rstrip() for line in around.lines_below if line.strip()]
     lines = (around.before + middle).split("\n")
@@ -165,6 +165,6 @@ def without_strings(text: str, inside: Mapping[str, re.Pattern[str]] = STRINGS_I
 
 
 def splits_word(said: str, rest: str, count: int) -> bool:
-    """Whether `rest[:count]` ends inside a word, or is but the last letter of the word that `said` ends with."""
+    """Whether `rest[:count]` ends inside a word, or is only the last letter of the word that `said` ends with."""
     ends_inside = _INSIDE_WORD.fullmatch(rest[count - 1 : count + 1])
     return bool(ends_inside or (count == 1 and _INSIDE_WORD.fullmatch(said[-2:])))

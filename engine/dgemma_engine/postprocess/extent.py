@@ -19,7 +19,7 @@ def cut_to_block(middle: str, around: CursorContext) -> str:
 
     Args:
         middle: what is to be inserted at the cursor.
-        around: where.
+        around: text around the cursor.
     """
     middle = cut_outside(middle, around)
     if _FENCE.match(around.before):
@@ -41,7 +41,7 @@ def cut_outside(middle: str, around: CursorContext, *, least_column: int = -1) -
 
     Args:
         middle: what is to be inserted at the cursor.
-        around: where.
+        around: text around the cursor.
         least_column: least indentation of lines below the first; -1 is that of the block.
     """
     lines = middle.split("\n")

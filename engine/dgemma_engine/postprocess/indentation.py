@@ -36,7 +36,7 @@ def with_document_indentation(middle: str, around: CursorContext) -> str:
 
     Args:
         middle: what is to be inserted at the cursor.
-        around: where.
+        around: text around the cursor.
     """
     if "\n" not in middle and around.before.strip():
         return middle

@@ -157,7 +157,7 @@ def language_named(language_id: str) -> Language:
 CLOSER_OF = {"(": ")", "[": "]", "{": "}"}
 OPENER_OF = {closer: opener for opener, closer in CLOSER_OF.items()}
 _BRACKETS = "()[]{}"
-# What costs as much as a hundred other characters to read.
+# Signs, brackets and quotes: one takes as long to read as 100 other characters.
 _SIGNS = _BRACKETS + "\"'`"
 _QUOTES = frozenset("\"'`")
 
@@ -235,7 +235,7 @@ def lines_inside(text: str, language: Language) -> list[tuple[int, int]]:
 
 
 def cheap_start(text: str, start: int, end: int, *, most_chars: int, most_signs: int) -> int:
-    """Returns from where on `text[start:end]` is read: at most so many characters with so many brackets and quotes."""
+    """Returns from where on `text[start:end]` is read: at most `most_chars` characters with `most_signs` signs."""
     start = max(start, end - most_chars)
     while start < end and _num_signs(text, start, end) > most_signs:
         start = (start + end + 1) // 2
@@ -243,7 +243,7 @@ def cheap_start(text: str, start: int, end: int, *, most_chars: int, most_signs:
 
 
 def cheap_end(text: str, start: int, *, most_chars: int, most_signs: int) -> int:
-    """Returns up to where `text[start:]` is read: at most so many characters with so many brackets and quotes."""
+    """Returns up to where `text[start:]` is read: at most `most_chars` characters with `most_signs` signs."""
     end = min(len(text), start + most_chars)
     while start < end and _num_signs(text, start, end) > most_signs:
         end = (start + end) // 2

@@ -54,7 +54,7 @@ def shape_completion(middle: str, around: CursorContext, extent: Extent) -> Shap
 
     Args:
         middle: a candidate.
-        around: where.
+        around: text around the cursor.
         extent: how far it may reach.
     """
     middle = normalize_newlines(middle)
@@ -86,7 +86,7 @@ def shape_fill(middle: str, around: CursorContext, extent: Extent, *, least_colu
 
     Args:
         middle: a candidate.
-        around: where.
+        around: text around the cursor.
         extent: how far it may reach.
         least_column: least indentation of lines below the first; -1 is that of the block.
     """

@@ -24,7 +24,7 @@ _MAX_FOLDERS = 64
 
 
 class FilePrivacy:
-    """Returns why a file is private. Reads ignore files only, never the file itself.
+    """Decides whether, and why, a file is private. Reads ignore files only, never the file itself.
 
     Args:
         patterns: of the setting `dgemma.privateFiles`, in the syntax of `.gitignore`; they count in every folder,

@@ -101,7 +101,7 @@ class IgnoreFile:
 
     @classmethod
     def naming_everything(cls, why: str) -> Self:
-        """Stands for a file whose lines cannot be known."""
+        """Returns a file that names everything, in place of one whose lines cannot be known."""
         return cls(rules=(Rule(text=why, names=True, folders_only=False, regex=None),))
 
     def deciding(self, entry: str) -> Rule | None:

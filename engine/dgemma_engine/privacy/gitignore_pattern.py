@@ -1,7 +1,7 @@
 """One pattern of an ignore file -> the regular expression of the paths that git's wildmatch takes. Pure.
 
 Every text becomes an expression or a `PatternError`. The time of a match grows with the path's length times the
-pattern's: what stands between two wildcards is looked for from the left and, once found, not looked for again.
+pattern's: what stands between two wildcards is searched from the left and, once found, not searched again.
 """
 
 from __future__ import annotations

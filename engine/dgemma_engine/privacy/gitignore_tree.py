@@ -83,7 +83,7 @@ class IgnoreTree:
     def match(self, path: str) -> IgnoreMatch | None:
         """Returns the line that names a file, or a folder that it is in; None where no line does.
 
-        A file that cannot be read, or is longer than 256 KiB, names all that it could be about.
+        A file that cannot be read, or is longer than 256 KiB, names everything below its folder.
 
         Args:
             path: absolute, as `PathStyle.comparable` writes it; need not exist.

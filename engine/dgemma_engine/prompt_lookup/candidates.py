@@ -64,7 +64,7 @@ class SeedStore:
         num_documents: most indexes kept; 0 keeps none.
         max_characters: of text that is indexed over all documents kept. The newest is kept whatever its size.
         document_characters: of one document's text that is indexed: a third each for what is above the cursor, for
-            what is below it and for snippets. More is found in more, but the first look takes that much longer.
+            what is below it and for snippets. Large finds more, but the first call takes that much longer.
         max_places: most places compared for one hole; small misses the best one, large takes more time.
     """
 

@@ -55,7 +55,7 @@ def build_prompt(
     Args:
         context: the request.
         tokenizer: of the checkpoint.
-        form: how the checkpoint wants holes.
+        form: of the prompts and canvases that the checkpoint expects.
         config: of the model.
         settled: returns the suffix to put into the prompt, given the real one and how many leading tokens of it are
             clamped on the canvas; None takes the real one. Not called for a suffix that stands last, whose tokens are
@@ -69,7 +69,7 @@ def build_prompt(
     else:
         boundary = back_off(context.prefix, context.suffix)
     if form.fill_token_id is not None or is_last:
-        # The middle may end where it likes.
+        # The middle may end anywhere.
         boundary = replace(boundary, closing="", suffix=boundary.closing + boundary.suffix)
     prefix = tail(boundary.prefix, form.prefix_tokens * CHARACTERS_PER_TOKEN)
     suffix_budget = max(form.suffix_tokens, form.suffix_head_tokens) * CHARACTERS_PER_TOKEN

@@ -87,13 +87,13 @@ class PromptStore:
         Args:
             document: whose last prompt to start from.
             ids: the prompt; at least one token.
-            cancel: asked between pieces of a long prompt; what is encoded by then is kept for the next request.
+            cancel: checked between pieces of a long prompt; what is encoded by then is kept for the next request.
             most_left: if no more tokens than these are missing, they are left out, for the caller's next pass to add.
             parallel_ids: the text beside the prompt, at most `parallel_tokens`; encoded anew when it is another one.
             adapter: takes part in the passes over the cache; the prompt is encoded anew when it is another one.
 
         Returns:
-            Valid until the next call for the same document; None if `cancel` said stop.
+            Valid until the next call for the same document; None if the request was cancelled or its deadline passed.
         """
         prompt = self._prompts.get(document)
         if prompt is None or prompt.cache.adapter is not adapter:
@@ -135,7 +135,7 @@ class PromptStore:
         return prompt.cache
 
     def clear(self) -> None:
-        """Forgets all prompts, and what was captured of them: each is encoded anew when it is asked for."""
+        """Drops all prompts, and what was captured of them: each is encoded anew when it is needed."""
         self._prompts.clear()
         self._model.release_captured()
 
@@ -143,7 +143,7 @@ class PromptStore:
         return torch.tensor([ids], dtype=torch.int64, device=self._model.device)
 
     def _empty_cache(self, num_tokens: int, adapter: ModelAdapter | None) -> PromptCache:
-        """Returns the cache of a new document; others go before its memory is taken, not after."""
+        """Returns the cache of a new document; other prompts are evicted before its memory is allocated, not after."""
         model = self._model
         capacity = self._parallel_tokens + num_tokens + model.config.canvas_length
         edit_tokens = None if self._parallel_tokens else model.edit_tokens

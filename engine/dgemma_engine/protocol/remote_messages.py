@@ -35,7 +35,7 @@ class Question:
     """One question as text.
 
     Attributes:
-        text: JSON of a message, without half characters, which UTF-8 cannot express.
+        text: JSON of a message, without unpaired surrogates, which UTF-8 cannot express.
         sum: SHA-256 of the text in UTF-8, in hexadecimal digits.
     """
 
@@ -53,7 +53,7 @@ class Question:
         """Returns a text with its sum.
 
         Raises:
-            UnicodeEncodeError: it has half a character.
+            UnicodeEncodeError: it has an unpaired surrogate.
         """
         return cls(text, hashlib.sha256(text.encode("utf-8")).hexdigest())
 

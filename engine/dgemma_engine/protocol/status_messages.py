@@ -1,4 +1,4 @@
-"""What an engine tells of itself: what it is doing, memory, clients, counts and latencies."""
+"""The status of an engine: what it is doing, memory, clients, counts and latencies."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ Piece = str | tuple[int, int]
 """New text, or start and length of text that is copied, in characters."""
 
 _BLOCK_CHARS = 32
-# A copied piece costs about so many characters of JSON: a shorter one is sent as text.
+# A copied piece costs about this many characters of JSON: a shorter one is sent as text.
 _LEAST_COPIED_CHARS = 16
 
 

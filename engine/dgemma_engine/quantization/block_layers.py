@@ -146,7 +146,7 @@ class BlockLinear(nn.Module):
     """`nn.Linear` without bias.
 
     Args:
-        matrices: whose rows, after each other, are the weight's.
+        matrices: their rows, one after the other, are those of the weight.
     """
 
     def __init__(self, matrices: Sequence[BlockMatrix]) -> None:

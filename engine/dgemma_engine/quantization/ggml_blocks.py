@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-# In each byte of eight.
+# The low half of each of eight bytes.
 _LOW_HALVES = 0x0F0F0F0F0F0F0F0F
 # The values of the sixteen codes of IQ4.
 _IQ4_LEVELS = (-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113)

@@ -205,7 +205,7 @@ def _rounded(groups: Tensor, scales: Tensor, largest: int) -> Tensor:
 
 def _to_fp8(weight: Tensor) -> QuantisedTensor:
     scales = _scales(weight.abs().amax(-1, keepdim=True) / _E4M3_MAX)
-    # A scale rounded down lets the largest weight pass the format's end, where a cast makes NaN of it.
+    # With a scale that was rounded down, the largest weight may exceed the format, and a cast makes NaN of it.
     codes = (weight / scales.float()).clamp_(-_E4M3_MAX, _E4M3_MAX).to(torch.float8_e4m3fn)
     return QuantisedTensor(
         encoding=Encoding.FP8,
@@ -254,7 +254,7 @@ def _scales(exact: Tensor) -> Tensor:
 
 
 def _grouped(weight: Tensor, size: int) -> Tensor:
-    """Returns [..., N, G, size], the last group filled up with zeros."""
+    """Returns [..., N, G, size], the last group padded with zeros."""
     missing = -weight.shape[-1] % size
     return F.pad(weight, (0, missing)).unflatten(-1, (-1, size))
 

@@ -1,11 +1,11 @@
-"""How long to leave a busy machine alone. Pure."""
+"""Back-off: how long a busy machine is not asked again. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 1.0, 30.0
-# Of what a machine asks for: longer than that it is not busy, but wrong.
+# Longest pause that a machine may ask for: a longer one is taken for a fault.
 _LONGEST_WANTED_S = 600.0
 
 

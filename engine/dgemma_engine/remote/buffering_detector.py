@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 # Drafts that precede their answer by less than this are too short to notice.
 _LEAST_AHEAD_MS = 50.0
-# Of the time from a draft to its answer at the engine: they came together, or apart; the answer itself took the way.
+# Shares of the time from a draft to its answer at the engine: below the first they came together, from the second on
+# apart; from the third on the network delayed the answer itself.
 _TOGETHER_SHARE, _APART_SHARE, _STALLED_SHARE = 0.2, 0.5, 0.5
 _NUM_TOGETHER = 3
 
@@ -44,7 +45,7 @@ class BufferingDetector:
 
         Args:
             lead: of its first draft.
-            network_ms: what the way took of it.
+            network_ms: the network's part of its time.
         """
         if lead.made_ms < _LEAST_AHEAD_MS:
             return

@@ -27,7 +27,7 @@ async def connect_remote(
     Args:
         location: where it is.
         on_progress: receives its progress whenever it changes, first before this returns.
-        on_closed: receives why it cannot be asked any more, where no question says so.
+        on_closed: receives why it cannot be asked any more, where no question reports that.
         back_off: how long the machine is left alone, from earlier connections to it; None is a first connection.
 
     Raises:

@@ -17,7 +17,7 @@ class DraftReader:
     """The drafts of one question, over all tries.
 
     Args:
-        on_draft: receives the drafts, never one twice and none after `end`; None wants none.
+        on_draft: receives the drafts, never one twice and none after `end`; None asks for none.
         clock: seconds that never go backwards.
 
     Attributes:
@@ -32,7 +32,7 @@ class DraftReader:
         self.lead: DraftLead | None = None
 
     def end(self) -> None:
-        """Passes nothing on any more: the question is answered, or nobody waits for it."""
+        """Passes nothing on any more: the question is answered, or no caller waits for it."""
         self._on_draft = None
 
     async def last_of(self, events: AsyncGenerator[Reply]) -> Reply:

@@ -21,7 +21,7 @@ def of_connecting(error: Exception, place: str, *, is_proxied: bool) -> str:
     """Returns why no connection could be made.
 
     Args:
-        error: of the HTTP library; its causes are looked at.
+        error: of the HTTP library; its causes count too.
         place: host and port.
         is_proxied: whether the environment names a proxy for it, so that it is the proxy that was connected to.
     """
@@ -43,16 +43,16 @@ def of_connecting(error: Exception, place: str, *, is_proxied: bool) -> str:
 
 
 def wrong_proxy(place: str) -> str:
-    """Returns what to say of a proxy that cannot be used at all."""
+    """Returns the sentence for a proxy that cannot be used at all."""
     return f"{place}: the proxy of the environment cannot be used, as it is none of HTTP; {_CHECK_PROXY}"
 
 
 def no_answer(place: str, *, is_proxied: bool) -> str:
-    """Returns what to say of a machine that says nothing.
+    """Returns the sentence for a machine that does not answer.
 
     Args:
         place: host and port.
-        is_proxied: whether the environment names a proxy for it, which may be what is silent.
+        is_proxied: whether the environment names a proxy for it, which may be what does not answer.
     """
     asleep = "the network is down, or the machine sleeps or is off"
     if is_proxied:
@@ -61,27 +61,27 @@ def no_answer(place: str, *, is_proxied: bool) -> str:
 
 
 def late(place: str) -> str:
-    """Returns what to say of a question that was not answered by its deadline; its machine may still answer others."""
+    """Returns the sentence for a question without an answer at its deadline; its machine may still answer others."""
     return f"{place} has not answered by the deadline; the next request asks again"
 
 
 def of_tls(place: str) -> str:
-    """Returns what to say of a machine that was asked in plain HTTP and answers in HTTPS only."""
+    """Returns the sentence for a machine that was asked in plain HTTP and answers in HTTPS only."""
     return f"{place} answers in HTTPS only; write https in engine.url in place of http"
 
 
 def broken(place: str) -> str:
-    """Returns what to say of a connection that broke when no time was left for a second one."""
+    """Returns the sentence for a connection that broke when no time was left for a second one."""
     return f"{place} broke the connection off before its answer; the next request tries again"
 
 
 def broken_twice(place: str) -> str:
-    """Returns what to say of a connection that broke twice."""
+    """Returns the sentence for a connection that broke twice."""
     return f"{place} broke the connection off before its answer, twice; the next request tries again"
 
 
 def broken_at_first(place: str) -> str:
-    """Returns what to say of a connection that broke twice while an engine was looked for."""
+    """Returns the sentence for a connection that broke twice while connecting to an engine."""
     return (
         f"{place} broke the connection off before its answer, twice; check the port of engine.url, and that "
         "dgemma-engine serve runs there"
@@ -89,7 +89,7 @@ def broken_at_first(place: str) -> str:
 
 
 def of_foreign_answer(status: int, place: str) -> str:
-    """Returns what to say of an answer that is none of an engine.
+    """Returns the sentence for an answer that is none of an engine.
 
     Args:
         status: of HTTP.
@@ -98,7 +98,7 @@ def of_foreign_answer(status: int, place: str) -> str:
     if 300 <= status < 400 or status == 511 or status == 200:
         return f"{place}: something else than an engine answers, a web page perhaps; {_SIGN_IN}"
     if status == 407:
-        return f"{place}: a proxy on the way wants a password; {_CHECK_PROXY}"
+        return f"{place}: a proxy on the way needs a password; {_CHECK_PROXY}"
     if status == 404:
         return f"{place} has no engine at this address; check engine.url, or update dgemma-lsp there"
     if status in (502, 503, 504):
@@ -107,7 +107,7 @@ def of_foreign_answer(status: int, place: str) -> str:
 
 
 def of_refusal(status: int, place: str) -> str:
-    """Returns what to say of an engine that refuses to be asked.
+    """Returns the sentence for an engine that refuses to be asked.
 
     Args:
         status: of HTTP.
@@ -128,7 +128,7 @@ def of_refusal(status: int, place: str) -> str:
 
 
 def held_back(place: str) -> str:
-    """Returns what to say of drafts that come together with their answer."""
+    """Returns the sentence for drafts that come together with their answer."""
     return (
         f"{place}: a proxy on the way holds answers back, so that drafts come late; let it pass streams on, in nginx "
         "with proxy_buffering off"
@@ -136,7 +136,7 @@ def held_back(place: str) -> str:
 
 
 def of_version(other: int, own: int, place: str) -> str:
-    """Returns what to say of an engine of another version.
+    """Returns the sentence for an engine of another version.
 
     Args:
         other: its protocol.

@@ -66,11 +66,11 @@ class HttpChannel:
 
     Args:
         location: where it is.
-        wall_clock: seconds, also of the time that the machine sleeps.
+        wall_clock: seconds that go on while the machine sleeps.
 
     Attributes:
         place: host and port, for the user.
-        session: names this window; of several engines the one that knows its documents is asked.
+        session: names this window; a cluster routes its requests to the engine that has its documents.
         num_open: requests under way, each on a connection of its own.
 
     Raises:
@@ -118,7 +118,7 @@ class HttpChannel:
         return abs(self._wall_clock() - self._used_s)
 
     def no_answer(self) -> str:
-        """Returns what to say of the engine's silence, as a sentence for the status."""
+        """Returns the sentence, for the status, that the engine does not answer."""
         return fault_sentences.no_answer(self.place, is_proxied=self._is_proxied)
 
     async def get(self, path: str) -> Reply:
@@ -135,7 +135,7 @@ class HttpChannel:
         return await self._whole("POST", path, body)
 
     async def events(self, path: str, body: bytes) -> AsyncGenerator[Reply]:
-        """Sends JSON and yields server-sent events as they come; an answer that is no stream is the only one.
+        """Sends JSON and yields server-sent events as they come; an answer that is no stream is yielded alone.
 
         Raises:
             Broken: the connection ended before the stream did.
@@ -218,7 +218,7 @@ async def _read(response: httpx2.Response) -> Reply:
 
 
 async def _lines(response: httpx2.Response) -> AsyncGenerator[bytes]:
-    """Yields whole lines as they come; what follows the last line end is none."""
+    """Yields whole lines as they come; text after the last line end is dropped."""
     rest = bytearray()
     async for part in response.aiter_bytes():
         rest += part
@@ -231,7 +231,7 @@ async def _lines(response: httpx2.Response) -> AsyncGenerator[bytes]:
 
 
 def _decoded(content: bytes) -> Any:
-    """Returns JSON; raises `Broken` for the beginning of some."""
+    """Returns JSON; raises `Broken` if it is incomplete."""
     try:
         return json.loads(content)
     except (ValueError, RecursionError):

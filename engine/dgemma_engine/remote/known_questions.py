@@ -29,5 +29,5 @@ class KnownQuestions:
         self._last.put(document, question)
 
     def forget(self) -> None:
-        """Keeps none: the other machine has lost one of them."""
+        """Drops all: the other machine has lost one of them."""
         self._last.clear()

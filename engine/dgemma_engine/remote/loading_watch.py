@@ -30,12 +30,12 @@ class LoadingWatch:
 
     Args:
         channel: connections to it.
-        network: told what a round trip takes.
+        network: receives the time of each round trip.
         back_off: how long a busy machine is left alone.
         on_progress: receives the progress whenever it changes.
-        on_lost: receives why the engine cannot be asked any more, where no question says so.
+        on_lost: receives why the engine cannot be asked any more, where no question reports that.
         clock: seconds that never go backwards.
-        poll_s: seconds between two looks at an engine that loads.
+        poll_s: seconds between two queries to an engine that loads.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class LoadingWatch:
         self._keeping: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Looks at the engine for the first time, and opens the connections that questions use.
+        """Asks the engine for the first time, and opens the connections that questions use.
 
         Raises:
             OutOfReach: it cannot be asked.
@@ -70,7 +70,7 @@ class LoadingWatch:
         self._keeping = asyncio.create_task(self._keep_open())
 
     def begin(self) -> None:
-        """Looks again until the engine is loaded: a question has found it loading."""
+        """Asks again until the engine is loaded: a question has found it loading."""
         if self._polling is None or self._polling.done():
             self._tell_progress(Progress(state=EngineState.LOADING, percent=0, message=self._place_of("loading")))
             self._polling = asyncio.create_task(self._poll())
@@ -184,14 +184,14 @@ class LoadingWatch:
                 async with asyncio.timeout(_ANSWER_S):
                     reply = await self._channel.get(ABOUT_PATH)
                 if reply.status == 400 and reply.body is None and await self._channel.is_tls():
-                    # The words of a server of HTTPS for plain HTTP.
+                    # The reply of an HTTPS server to plain HTTP.
                     raise OutOfReach(fault_sentences.of_tls(place))
                 body = read_object(reply, place, self._back_off)
             except TimeoutError:
                 raise OutOfReach(self._channel.no_answer()) from None
             except Broken:
                 if is_last:
-                    # A reply that is none of an engine's, or none.
+                    # A reply that no engine sends, or no reply.
                     why = reply and fault_sentences.of_foreign_answer(reply.status, place)
                     if not why and await self._channel.is_tls():
                         why = fault_sentences.of_tls(place)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-# Of the newest measurement; the rest is that of the ones before.
+# Weight of the newest measurement; the earlier ones have the rest.
 _NEWEST_SHARE = 0.3
 _LEAST_LEFT_SHARE = 0.2
-# Of a deadline, for an engine that ends a step after it, before one was measured; of later ones that end sooner.
+# Share of a deadline for an engine that ends a step after it, before an overrun was measured; weight of a shorter one.
 _SPARE_SHARE, _SOONER_SHARE = 0.02, 0.2
-# No way takes so long: the clock ran on while the machine slept.
+# No round trip takes this long: the clock ran on while the machine slept.
 _MOST_MS = 10_000.0
 # A deadline of 0 is none.
 _LEAST_MS = 1.0
@@ -27,7 +27,7 @@ class NetworkTime:
         self._is_measured = False
 
     def learn(self, total_ms: float, elapsed_ms: float) -> float:
-        """Adds a measurement; returns its round trip in milliseconds. One through a sleep of the machine is none.
+        """Adds a measurement; returns its round trip in milliseconds. One that spans a sleep of the machine is ignored.
 
         Args:
             total_ms: from the question to its answer.
@@ -45,7 +45,7 @@ class NetworkTime:
         """Adds an answer that came from the engine after the deadline that it was given; a shorter one counts less.
 
         Args:
-            overrun_ms: by so much.
+            overrun_ms: milliseconds after the deadline.
         """
         share = 1.0 if overrun_ms > self.overrun_ms else _SOONER_SHARE
         self.overrun_ms += share * (overrun_ms - self.overrun_ms)

@@ -59,8 +59,8 @@ class RemoteEngine:
 
     Args:
         channel: the connections; closed with this object.
-        watch: tells how far the engine is.
-        network: what the way takes.
+        watch: reports the engine's progress.
+        network: the time that the network takes.
         back_off: how long a busy machine is left alone.
         clock: seconds that never go backwards.
     """
@@ -146,7 +146,7 @@ class RemoteEngine:
         return await self._watch.status()
 
     async def wait_ready(self, timeout_s: float) -> Status:
-        """Waits until the model is loaded, at most so many seconds; raises as `definitions` does."""
+        """Waits until the model is loaded, at most `timeout_s`; raises as `definitions` does."""
         return await self._watch.wait_ready(timeout_s)
 
     async def close(self) -> None:
@@ -171,7 +171,7 @@ class RemoteEngine:
             asked_s = self._clock()
             left_ms = max(due_s - asked_s, 0.0) * 1_000
             deadline_ms = self._network.remaining_ms(min(left_ms, context.deadline_ms))
-            # A folder of this machine says nothing there.
+            # A folder of this machine means nothing there.
             question = Question.of(replace(context, deadline_ms=deadline_ms, folder=""))
             base = None if is_whole else self._known.base_of(context.document)
             body = envelope(
@@ -184,7 +184,7 @@ class RemoteEngine:
                 drafts=drafts.is_wanted,
             )
             try:
-                # After a break silence is that of the network: no engine that may be busy is waited for.
+                # After a broken connection, no answer means a fault of the network: a busy engine is not waited for.
                 limit_s = left_ms / 1_000 + (0.0 if num_tries else _GRACE_S)
                 reply = await self._reply(path, body, limit_s, drafts)
                 if request in self._cancelled:
@@ -224,7 +224,7 @@ class RemoteEngine:
             raise OutOfReach(self._channel.no_answer()) from None
 
     async def _cancellable(self, ask: Callable[[str], Coroutine[Any, Any, _Result]], *, due_ms: float) -> _Result:
-        """Returns what a request comes to; where the caller is cancelled, tells the engine, and waits for nothing."""
+        """Returns the result of a request; where the caller is cancelled, tells the engine, and does not wait."""
         if self._closed:
             raise EngineUnavailable(f"the connection to {self.place} is closed")
         request = uuid.uuid4().hex
@@ -266,7 +266,7 @@ class RemoteEngine:
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-        # What nobody waits for any more has no one to fail for.
+        # Retrieves the exception of a task that no caller awaits any more, which asyncio would log.
         task.add_done_callback(lambda done: done.cancelled() or done.exception())
         return task
 

@@ -42,7 +42,7 @@ class RemoteLocation:
         except ValueError as error:
             raise OutOfReach(f"engine.url {error}") from None
         try:
-            # A name such as `127.0.0.1000` or `xn--` that the library of HTTP refuses; its message is none for a user.
+            # A name such as `127.0.0.1000` or `xn--` that the HTTP library refuses; its message is not for users.
             _ = httpx2.URL(url.base).host
         except (httpx2.InvalidURL, ValueError):
             raise OutOfReach(f"engine.url names no host that can be asked: {url.host}; correct it") from None

@@ -12,7 +12,7 @@ from dgemma_engine.remote import fault_sentences
 from dgemma_engine.remote.back_off import BackOff
 from dgemma_engine.remote.http_channel import Broken, Reply
 
-# A day; of a number that none of an engine's can be.
+# A day: no engine takes longer.
 _MOST_MS = 86_400_000.0
 
 _Answer = TypeVar("_Answer", bound=Message)
@@ -28,7 +28,7 @@ def read_object(reply: Reply, place: str, back_off: BackOff) -> Mapping[str, Any
     Args:
         reply: the whole reply.
         place: host and port, for the user.
-        back_off: told of a busy machine.
+        back_off: receives the pause of a busy machine.
 
     Raises:
         OutOfReach: something else answers, or an engine that cannot be asked.
@@ -47,7 +47,7 @@ def read_object(reply: Reply, place: str, back_off: BackOff) -> Mapping[str, Any
         back_off.busy(reply.retry_after_s)
         raise NotNow(_busy(place, back_off))
     if body is None and reply.status in (500, 503):
-        # Ray's own words for a replica that ended, or is not there yet: the next one answers.
+        # Ray's own reply for a replica that ended, or is not there yet: the next one answers.
         raise Broken("a lost replica")
     if body is None or (reply.status != 200 and not isinstance(body.get("error"), dict)):
         raise OutOfReach(fault_sentences.of_foreign_answer(reply.status, place))
@@ -56,7 +56,7 @@ def read_object(reply: Reply, place: str, back_off: BackOff) -> Mapping[str, Any
     if reply.status in (401, 403):
         raise OutOfReach(fault_sentences.of_refusal(reply.status, place))
     if "protocol" not in body:
-        # An engine of before there were these paths, or a server of another program.
+        # An engine from before these paths, or a server of another program.
         raise OutOfReach(fault_sentences.of_foreign_answer(reply.status, place))
     if reply.status == 503:
         raise Loading(f"{place}: the engine loads its model, or has failed to; its status says more")
@@ -72,15 +72,15 @@ def read_elapsed_ms(body: Mapping[str, Any]) -> float:
     elapsed_ms = body.get("elapsed_ms")
     if isinstance(elapsed_ms, bool) or not isinstance(elapsed_ms, int | float):
         return 0.0
-    # So that NaN is none either.
+    # NaN is in no range.
     return float(elapsed_ms) if 0 <= elapsed_ms <= _MOST_MS else 0.0
 
 
 def leave_alone(place: str, back_off: BackOff) -> None:
-    """Does nothing, unless the machine has asked to be left alone.
+    """Checks that no pause runs that a busy machine has asked for.
 
     Raises:
-        NotNow: it has.
+        NotNow: one runs.
     """
     if back_off.left_s:
         raise NotNow(_busy(place, back_off))

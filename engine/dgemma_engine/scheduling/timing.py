@@ -1,6 +1,6 @@
 """The time of requests: until when one may go on, and how long its stages take.
 
-`Cancel` is one request's permission to go on: cancelled by its client, or out of time; asked between denoising steps,
+`Cancel` is one request's permission to go on: cancelled by its client, or out of time; checked between denoising steps,
 and set from any thread. The others turn instants into durations, of one request, expected of the next one, and
 percentiles over the last ones; not thread-safe. Knows nothing of what the stages do.
 """

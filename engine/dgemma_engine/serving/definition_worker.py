@@ -1,4 +1,4 @@
-"""Queries for definitions, answered beside the event loop."""
+"""Queries for definitions, answered outside the event loop."""
 
 from __future__ import annotations
 

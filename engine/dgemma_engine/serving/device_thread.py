@@ -131,7 +131,7 @@ class DeviceThread:
             self._condition.notify()
 
     def join(self, timeout_s: float) -> bool:
-        """Waits for the thread's end, at most `timeout_s`; returns whether it came."""
+        """Waits for the thread's end, at most `timeout_s`; returns whether the thread has ended."""
         self._thread.join(timeout_s)
         return not self._thread.is_alive()
 
@@ -179,7 +179,7 @@ class DeviceThread:
             return self._latency.times()
 
     def _run(self) -> None:
-        """Loads the model and makes step after step; after a while without work unloads it until there is some."""
+        """Loads the model and makes step after step; after `unload_s` without work unloads it until there is some."""
         while (engine := self._load_model()) is not None:
             while (job := self._schedule()) is not None:
                 began_s, outcome = self._clock(), None
@@ -218,7 +218,7 @@ class DeviceThread:
                     self._answer(job, EngineFault(message))
             self._on_progress(self._progress)
             return None
-        # What is loaded stays: looking for garbage in it would hold up a request for tens of milliseconds now and then.
+        # Loaded objects stay: a garbage collection over them would delay a request by tens of milliseconds.
         gc.freeze()
         _log.info("%s", about(engine))
         self._announce(Progress(state=EngineState.READY, percent=100))
@@ -276,7 +276,7 @@ class DeviceThread:
             self._scheduler.finish(job)
             if job.is_overdue:
                 return
-            # Nobody waits for a speculative request, and one on demand lets others go first.
+            # No user waits for a speculative request, and one on demand lets others go first.
             is_waited_for = not (job.context.speculative or job.context.on_demand)
             if is_waited_for and isinstance(outcome, Infill) and outcome.finish is not Finish.CANCELLED:
                 self._latency.add(outcome.timings_ms)
@@ -292,7 +292,7 @@ class DeviceThread:
         if isinstance(outcome, Finish):
             outcome = job.unstarted(outcome, self._clock())
         self._requests["fault" if isinstance(outcome, EngineFault) else outcome.finish.value] += 1
-        # Nobody waits where the client took the request back.
+        # The future is cancelled where the client withdrew the request.
         with suppress(InvalidStateError):
             if isinstance(outcome, EngineFault):
                 job.answer.set_exception(outcome)

@@ -12,7 +12,7 @@ class Timer(Protocol):
     """A call that is due later, e.g. `asyncio.TimerHandle`."""
 
     def cancel(self) -> None:
-        """Takes the call back."""
+        """Cancels the call."""
         ...
 
 
@@ -54,7 +54,7 @@ class IdleTimeout:
             self._timer = self._call_later(limit_s, self._end)
 
     def close(self) -> None:
-        """Takes back the timer."""
+        """Cancels the timer."""
         if self._timer is not None:
             self._timer.cancel()
         self._timer = None

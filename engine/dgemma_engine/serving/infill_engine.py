@@ -44,7 +44,7 @@ class InfillEngine(Protocol):
     def filling(
         self, context: Context, cancel: Cancel, *, on_draft: OnDraft = ..., recorder: Recorder | None = ...
     ) -> Pieces[Infill]:
-        """Answers one request, asking `cancel` before every step. Requests of different documents may alternate.
+        """Answers one request, checking `cancel` before every step. Requests of different documents may alternate.
 
         Args:
             context: the request; drafts are made only if it has `drafts`.

@@ -20,7 +20,7 @@ _LAST_STEP_S = 0.02
 
 
 async def answer_of(job: Job, device: DeviceThread) -> Infill:
-    """Waits for an answer, at most until it is due; takes the request back when the caller is cancelled.
+    """Waits for an answer, at most until it is due; withdraws the request when the caller is cancelled.
 
     Args:
         job: as `device.submit` returned it.

@@ -10,7 +10,7 @@ import ctypes
 import sys
 from collections.abc import Callable
 
-# Memory that was returned has to be asked for again, page by page: some milliseconds of the next request.
+# Returned memory is faulted in again page by page, which takes milliseconds of the next request.
 _EVERY_S = 30.0
 _BUSY_RETRY_S = 0.1
 
@@ -39,8 +39,8 @@ async def trim_when_idle(
     Args:
         work_done: a count that rises with work.
         is_busy: whether there is work now.
-        trim: see `trim_heap`; ends this if it returns False.
-        every_s: seconds between two times.
+        trim: see `trim_heap`; the loop ends if it returns False.
+        every_s: seconds between two trims.
     """
     done, wait_s = work_done(), every_s
     while True:

@@ -7,7 +7,7 @@ import sys
 
 
 def rest_message(idle_s: float) -> str:
-    """Returns the status message after so many seconds without a request."""
+    """Returns the status message after `idle_s` seconds without a request."""
     return (
         f"the model was unloaded after {idle_s / 60:g} minutes without a request; the next request loads it again "
         "(engine.idleUnloadMinutes)"

@@ -33,8 +33,8 @@ class Job:
         deadline_s: instant at which the answer is due, on the same clock.
         cancel: its cancellation and deadline.
         answer: the answer to come; `EngineFault` when there is none.
-        on_draft: receives drafts until the answer; None wants none.
-        recorder: receives what every step did; None wants no trace.
+        on_draft: receives drafts until the answer; None asks for none.
+        recorder: receives what every step did; None records no trace.
         work: the steps that are left; None before the first one.
         started_s: instant at which the scheduler started the job; None while the job waits.
         worked_s: duration of the steps made so far.

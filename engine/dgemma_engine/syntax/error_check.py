@@ -100,7 +100,7 @@ class SyntaxStore:
 
         Args:
             context: document, text around the hole, language id and path. A non-empty language id decides; the
-                path's suffix is asked without one. Of a text of more than 64 Ki characters on one side of the hole only
+                path's suffix is used without one. Of a text of more than 64 Ki characters on one side of the hole only
                 the whole lines near the hole are parsed.
         """
         grammar = self._grammars.get(context.language, context.path)

@@ -1,6 +1,6 @@
 """Language id or file name -> a grammar that parses text within a time limit.
 
-Grammars are imported when they are first asked for. Odd text, a language without a grammar and a parse that takes too
+Grammars are imported on first use. Odd text, a language without a grammar and a parse that takes too
 long are no faults. Independent of the use of a tree.
 """
 
@@ -76,7 +76,7 @@ class Grammars:
 
         Args:
             language: LSP language id; of a compound one like `yaml.ansible` the first part counts.
-            path: its suffix is asked where `language` is empty.
+            path: its suffix is used where `language` is empty.
         """
         name = language.partition(".")[0] or PurePath(path).suffix.lower()
         grammar = _GRAMMAR_BY_NAME.get(name, "")
@@ -181,7 +181,7 @@ def _frees_no_pieces() -> bool:
     """Whether this tree-sitter keeps a reference to each piece that its read callback returns, for good.
 
     py-tree-sitter 0.26.1 does: twenty kilobytes for each check of a candidate in a file of that size (seen by counting
-    references). Only where it was seen: to give back a reference that is in use would end the process.
+    references). Only in the version where it was seen: releasing a reference that is in use would crash the process.
     """
     try:
         version = importlib.metadata.version("tree-sitter")

@@ -13,7 +13,7 @@ from dgemma_engine.tokenization.token_healing import Boundary
 from dgemma_engine.tokenization.tokenizer import Tokenizer
 from dgemma_engine.tokenization.vocabulary_index import Spelling
 
-# Characters before the cursor whose tokens are looked at: the last token is the same with more.
+# Characters before the cursor that are tokenized: the last token is the same with more.
 _TAIL_CHARACTERS = 256
 
 
@@ -33,7 +33,7 @@ def back_off_token(prefix: str, suffix: str, tokenizer: Tokenizer) -> Boundary:
 
 
 class HealedStart:
-    """Which tokens keep a middle's beginning to a given text, whatever tokens spell it.
+    """Selects the tokens by which a middle begins with a given text, whatever tokens spell it.
 
     Args:
         opening: the text.
@@ -58,7 +58,7 @@ class HealedStart:
             return [one for one in self._spelling.with_text if one not in self._barred_ids] if is_first else None
         shorter = self._spelling.beginning(rest[:-1])
         if rest.isspace():
-            # Tokenizers leave one blank of a run to the word after it. A model that does not know yet how deep a line
-            # is indented likes a usual depth, and would have to spell the rest blank by blank.
+            # Tokenizers leave one blank of a run to the word after it. Where the depth of
+            # a line is open, the model prefers a usual one, and would have to spell the rest blank by blank.
             shorter = shorter[-1:]
         return [*shorter, *self._spelling.starting_with(rest)]

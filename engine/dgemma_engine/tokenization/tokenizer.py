@@ -25,7 +25,7 @@ class Tokenizer:
 
     Args:
         backend: a loaded `tokenizers.Tokenizer`; changed in place to read special names as text.
-        vocab_size: rows of the model, of which no token may have the last ones; 0 asks for no more than the tokens.
+        vocab_size: rows of the model, the last of which may have no token; 0 is as many as there are tokens.
 
     Attributes:
         special_ids: tokens that stand for no text, ascending: special ones, Gemma's `<unused0>` to the last, which

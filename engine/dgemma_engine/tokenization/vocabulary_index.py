@@ -19,7 +19,7 @@ from dgemma_engine.tokenization.tokenizer import Tokenizer
 class Spelling:
     """The vocabulary of one tokenizer, looked up by the beginning and by the end of a token's text.
 
-    Built at the first question, which takes about a second for 262,144 tokens; `ending_with` builds its order apart.
+    Built on first use, which takes about 1 s for 262,144 tokens; `ending_with` builds an order of its own.
 
     Args:
         tokenizer: whose tokens; must not change.

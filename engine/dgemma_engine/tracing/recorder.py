@@ -1,7 +1,7 @@
 """The recording of one request, step by step: hooks of the engine in, a `Trace` out.
 
 Made for one request and passed down with it; without one nothing is recorded and nothing is computed for it. Its hooks
-are called on the device thread, change nothing and draw nothing. Loads no torch by itself.
+are called on the device thread, change nothing and draw no random numbers. Loads no torch by itself.
 """
 
 from __future__ import annotations
@@ -115,7 +115,7 @@ class Recorder:
             proposals: each text once.
             ranked: those with a score, best first.
             is_shown: whether the first of them is.
-            added_errors: returns how many syntax errors a text adds that replaces so many characters after the hole.
+            added_errors: returns how many syntax errors a text adds that replaces that many characters after the hole.
             calibration: of the model.
         """
         self._threshold, self._is_calibrated = calibration.threshold, calibration.weights is not None

@@ -1,6 +1,6 @@
 """The recording of the causal mode, pass by pass: hooks of `autoregressive` in, a message out; part of `recorder`.
 
-Its hooks change nothing and draw nothing. Loads no torch by itself.
+Its hooks change nothing and draw no random numbers. Loads no torch by itself.
 
 Shape legend: T judged tokens of a pass, V vocabulary.
 """

@@ -225,10 +225,10 @@ def test_moved_revision_replaces_the_older_files(run: Run, server: HubServer, tm
     ("status", "headers", "said"),
     [
         (401, {"X-Error-Code": "RepoNotFound"}, "there is no such repository, or it is private: check the name, or"),
-        (403, {"X-Error-Code": "GatedRepo"}, "wants its terms accepted: do that at"),
+        (403, {"X-Error-Code": "GatedRepo"}, "is gated: accept its terms at"),
         (403, {}, "the hub refuses it; sign in with an account that may read it: hf auth login"),
         (404, {"X-Error-Code": "RepoNotFound"}, "there is no such repository, or it is private"),
-        (429, {"Retry-After": "0"}, "the hub answers too many requests; wait some minutes"),
+        (429, {"Retry-After": "0"}, "the hub has had too many requests from here; wait some minutes"),
         (500, {}, "the hub answers with HTTP status 500; try again later"),
     ],
 )

@@ -105,7 +105,7 @@ NO_PATH = json.dumps({"error": {"message": "There is no such path.", "code": 404
         (http("200 OK", "text/html", PORTAL), "something else than an engine answers, a web page perhaps; sign in"),
         (http("302 Found", "text/html", "", "Location: http://portal.example/"), "sign in to this network"),
         (http("511 Network Authentication Required", "text/html", PORTAL), "sign in to this network"),
-        (http("407 Proxy Authentication Required", "text/html", ""), "a proxy on the way wants a password"),
+        (http("407 Proxy Authentication Required", "text/html", ""), "a proxy on the way needs a password"),
         (http("502 Bad Gateway", "text/html", "<html>"), "a proxy on the way does not reach the engine"),
         (http("503 Service Unavailable", "text/html", "<html>"), "a proxy on the way does not reach the engine"),
         (http("503 Service Unavailable", "application/json", CROWDED, "Retry-After: 7"), "can be asked again in 7 s"),

@@ -23,10 +23,10 @@ from dgemma_engine.model.layers import Attention, Layer
 # Pads the number of keys to a multiple of this: oneDNN caches two programs per number of queries and keys, 0.7 MB both
 # (see `packing.cpu.filled`).
 KEY_MULTIPLE = 64
-# From this many queries of a head on, in bfloat16, two products and a softmax take 0.6 to 0.9 of the time of torch's
+# Fewest queries of a head for two products and a softmax, in bfloat16: they take 0.6 to 0.9 of the time of torch's
 # fused attention (48 positions over 512 cached ones: 0.73 against 1.15 ms); in float32 they take longer.
 _PRODUCT_ROWS = 16
-# Up to this many keys, so that there are few programs and the scores of a piece stay small.
+# Most keys for them, so that there are few oneDNN programs and the scores of a piece stay small.
 _PRODUCT_KEYS = 1_024
 
 
@@ -36,10 +36,10 @@ class AttentionSegment:
 
     Attributes:
         num_tokens: tokens of the segment.
-        num_rows: queries per head, those tokens and then rows of 0 (`packing.cpu.num_filled`).
+        num_rows: queries per head: those of the tokens, then rows of zeros (`packing.cpu.num_filled`).
         first_keys: position in the cache of the first key they attend to.
-        masks: additive masks, [1, 1, 1 or R * num_rows, S]; S keys from the first one on, a whole number
-            of `KEY_MULTIPLE`, the last of them perhaps not written.
+        masks: additive masks, [1, 1, 1 or R * num_rows, S]; S keys from the first one on, a multiple of
+            `KEY_MULTIPLE`; the last of them may be unwritten.
     """
 
     num_tokens: int
@@ -155,8 +155,8 @@ def write_kv(kv_NXd: Tensor, new: list[Tensor]) -> None:
 class _PlainQKV(nn.Module):
     """Queries, keys and values by one matrix.
 
-    All of them are normalised per head, which undoes any factor per token. So of the norm before them only its scale
-    is left, and that goes into the matrix.
+    All of them are normalised per head, which cancels any factor per token. So only the scale of the norm before
+    them remains, and it is folded into the matrix.
     """
 
     def __init__(self, weight_OD: Tensor, norm_D: Tensor) -> None:

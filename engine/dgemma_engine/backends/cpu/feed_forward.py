@@ -23,7 +23,7 @@ class FeedForward(nn.Module):
     """All of a layer after its attention.
 
     Args:
-        layer: whose weights it takes; a module that is not what `model/layers.py` puts there is called as it is.
+        layer: source of the weights; a module of another class than `model/layers.py` makes is called unchanged.
         config: dimensions.
     """
 
@@ -38,7 +38,7 @@ class FeedForward(nn.Module):
         self._after_both = RmsNorm(layer.post_feedforward_layernorm.weight, size, eps)
 
     def forward(self, x_ND: Tensor, attended_NO: Tensor) -> Tensor:
-        """Returns the layer's output before its scalar, float32, of its input and the attention's output."""
+        """Returns the layer's output before the layer scalar, float32, from its input and the attention's output."""
         residual_ND = self._after_attention.added_to(x_ND, self._out(attended_NO).float())
         # Of the norm before MLP and experts only the division is left; its scales are folded into their weights.
         unit_ND = residual_ND / self._after_attention.length(residual_ND)
@@ -51,7 +51,7 @@ class PackedMLP(nn.Module):
     """A gated MLP with packed matrices.
 
     Args:
-        module: whose weights it takes, plain linear layers both.
+        module: source of the weights; both of its projections are plain `nn.Linear`.
     """
 
     def __init__(self, module: GatedMLP) -> None:
@@ -65,19 +65,19 @@ class PackedMLP(nn.Module):
 
 
 class _TopExperts(nn.Module):
-    """Which experts a token goes to."""
+    """The router: chooses the experts of each token."""
 
     def __init__(self, layer: Layer, config: ModelConfig) -> None:
         super().__init__()
         router = layer.router
-        # Rows of length 1 become normalised ones by sqrt(D), and the router divides by it.
+        # Times sqrt(D), rows of length 1 are normalised ones; the router divides by sqrt(D) again.
         router_ED = router.proj.weight.detach().float() * router.scale.detach().float()
         # Laid out for `mm`: a fifth of the time that `F.linear` takes for so few columns.
         self._weight_DE = router_ED.t().contiguous()
         self._num_chosen = config.top_k_experts
 
     def forward(self, unit_ND: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns the shares of each token's experts and which they are, [N, K] each."""
+        """Returns the shares (weights) and the indices of each token's experts, [N, K] each."""
         scores_NK, indices_NK = torch.mm(unit_ND, self._weight_DE).topk(self._num_chosen, -1)
         # The softmax over the chosen scores is the softmax over all of them, renormalised.
         return scores_NK.softmax(-1), indices_NK
@@ -117,7 +117,7 @@ class _Groups(nn.Module):
     """Experts on the tokens that chose them: `dgemma_kernels.reference.plain.experts_by_group` in TorchScript's Python.
 
     Args:
-        experts: whose weights it shares.
+        experts: the experts; their weights are shared, not copied.
     """
 
     def __init__(self, experts: Experts) -> None:
@@ -143,7 +143,7 @@ class _Groups(nn.Module):
 
 
 class _Apart(nn.Module):
-    """The dense MLP, and the experts by group, or as a module of another kind runs them."""
+    """The dense MLP, and the experts: by group, or by a replaced module."""
 
     def __init__(self, layer: Layer, config: ModelConfig) -> None:
         super().__init__()
@@ -167,7 +167,7 @@ class RmsNorm(nn.Module):
     """RMS norm with its scale.
 
     Args:
-        scale_D: its scale; may be one for each of several heads.
+        scale_D: factor of each column; may have one row per head.
         size: width.
         eps: added to the mean square.
     """
@@ -186,23 +186,23 @@ class RmsNorm(nn.Module):
         return torch.addcdiv(base_ND, x_ND * self._scale_D, self.length(x_ND))
 
     def length(self, x_ND: Tensor) -> Tensor:
-        """Returns what rows of `x` are divided by to be of length 1."""
-        # One operation where a mean of squares takes several; `eps` joins as a side of its own.
+        """Returns the divisors that scale the rows of `x` to length 1."""
+        # Two operations where a mean of squares takes several; `hypot` adds `eps` under the root.
         return torch.linalg.vector_norm(x_ND, 2, [-1], True).hypot_(self._least)
 
 
 def product(module: nn.Module) -> nn.Module:
-    """Returns a packed linear layer; a module of another kind as it is."""
+    """Returns a packed linear layer; a module of another class unchanged."""
     return PackedMatrix(module.weight) if type(module) is nn.Linear else module
 
 
 def mlp(module: GatedMLP) -> nn.Module:
-    """Returns a packed gated MLP; one of another kind as it is."""
+    """Returns a packed gated MLP; one of another class unchanged."""
     return PackedMLP(module) if type(module.gate_up_proj) is nn.Linear else module
 
 
 def _read_scales(layer: Layer, config: ModelConfig) -> tuple[Tensor, Tensor]:
-    """Returns what rows of length 1 are multiplied by for the MLP and for the experts, [D] each."""
+    """Returns the factors that rows of length 1 get for the MLP and for the experts, [D] each."""
     dense, sparse = layer.pre_feedforward_layernorm, layer.pre_feedforward_layernorm_2
     width = config.hidden_size**0.5
     return dense.weight.detach().float() * width, sparse.weight.detach().float() * width

@@ -1,12 +1,12 @@
 """All layers of a small model on a processor as one call of compiled code, for any family.
 
 A family supplies the layers: modules with `heads` (queries, keys and values), `attend` and `feed`. For one row and a
-`PromptCache`, or several rows with one each, whose adapter takes part as arguments: nothing is compiled or copied to
-change it.
+`PromptCache`, or several rows with one each. The factors of an adapter are arguments of the compiled code, so that a
+change of adapter compiles and copies nothing.
 
 A small model on a processor makes hundreds of small operations, and Python between them takes longer than some of them.
-TorchScript calls them from compiled code (`scripted`). Torch advises against it by now: a module that cannot be
-compiled runs as it is, with the same results, only slower, and the reason is returned with it.
+TorchScript calls them from compiled code (`scripted`). Torch has deprecated it, so a module that cannot be
+compiled runs uncompiled, with the same results, only slower, and the reason is returned with it.
 
 Shape legend: N tokens of a pass, P its rows (the tokens, then padding: `packing.cpu.filled`), D hidden.
 """
@@ -81,7 +81,7 @@ class LayerStack:
             x_PD: hidden states, float32, of all parts one after the other; no token attends to the padding.
             rotary: of the tokens' positions.
             parts: caches of one adapter, each with consecutive segments; keys and values are written into the caches'
-                room, and nothing is counted as kept.
+                room, and the caches' lengths stay as they are.
             num_causal: tokens in causal mode, which come first; the two modes have scalars of their own.
             num_layers: how many layers run; all by default, and the norm after them.
 
@@ -140,12 +140,12 @@ class LayerStack:
 
 
 class _Layers(nn.Module):
-    """As many of the layers as there is room given for; after all of them the norm."""
+    """Runs one layer for each entry of `new`; after the last layer, the norm."""
 
     def __init__(self, layers: Sequence[nn.Module], kinds: Sequence[int], norm: nn.Module) -> None:
         super().__init__()
         self._norm = norm
-        # Of layers, which a list of modules does not say.
+        # Any, since the type of a module list hides the methods of its layers.
         self._layers: Any = nn.ModuleList(layers)
         self._kinds = list(kinds)
 
@@ -191,7 +191,7 @@ def scripted(module: nn.Module) -> Scripted:
     """Compiles a module, where that works.
 
     Args:
-        module: in TorchScript's part of Python; its attributes are read once.
+        module: written in the part of Python that TorchScript compiles; its attributes are read once.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -24,7 +24,7 @@ class PackedLayer(nn.Module):
     """One layer.
 
     Args:
-        layer: whose weights it takes; a module that is not what `model/layers.py` puts there is called as it is.
+        layer: source of the weights; a module of another class than `model/layers.py` makes is called unchanged.
         config: dimensions.
     """
 
@@ -37,7 +37,7 @@ class PackedLayer(nn.Module):
         self._feed = FeedForward(layer, config)
 
     def feed(self, x_PD: Tensor, attended_PO: Tensor, num_causal: int, factors: list[Tensor]) -> Tensor:
-        """Returns the layer's output of its input and the attention's output; tokens in causal mode come first.
+        """Returns the layer's output from its input and the attention's output; tokens in causal mode come first.
 
         The family has no adapters: `factors` is empty.
         """
@@ -58,7 +58,7 @@ class PackedSelfConditioning(nn.Module):
     """Adds the self-conditioning signal to the canvas embeddings.
 
     Args:
-        module: whose weights it takes.
+        module: source of the weights.
         config: dimensions.
     """
 

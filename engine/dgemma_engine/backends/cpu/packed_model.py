@@ -36,12 +36,12 @@ from dgemma_engine.model.rotary import RotaryDimensions
 
 _log = logging.getLogger(__name__)
 
-# Runs that take turns, of which each has masks and rotary factors of its own.
+# Runs under way at once, each with its own masks and rotary factors.
 _NUM_RUNS = 8
 # Several canvases in one pass take less time than one after another, the more so the shorter they are, and no request
 # waits longer than for as many turns (engine/bench/results/together.json).
 _MOST_TOGETHER = 512
-# Tokens in causal mode attend in pieces of so many, each to the keys up to its end: of a prompt of 512, five eighths
+# Tokens in causal mode attend in pieces of this many, each to the keys up to its end: of a prompt of 512, five eighths
 # of the scores that one piece has.
 _CAUSAL_PIECE = 128
 
@@ -269,7 +269,7 @@ class PackedModel(ModelDefaults, ABC):
             num_past: keys before theirs.
             num_tokens: how many they are.
             num_rows: see `AttentionSegment`.
-            extra: tokens.
+            extra: keys beyond the window.
         """
         masks, first_keys = dict[LayerKind, Tensor](), dict[LayerKind, int]()
         end = num_past + num_tokens

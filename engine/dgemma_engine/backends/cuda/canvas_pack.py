@@ -1,9 +1,9 @@
 """Canvases of several prompts in one captured pass, which reads every weight once.
 
-Each canvas is filled up to the length of the longest, so that a pass is captured once for each number of canvases and
-length, whatever the prompts. The filling belongs to no row: no token attends to it.
+Each canvas is padded to the length of the longest, so that a pass is captured once for each number of canvases and
+length, whatever the prompts. The padding belongs to no row: no token attends to it.
 
-Shape legend: S canvases, L positions of each, filled up, N of all; D hidden.
+Shape legend: S canvases, L positions of each, padded, N of all; D hidden.
 """
 
 from __future__ import annotations
@@ -67,11 +67,11 @@ class _Buffers:
 
     @property
     def num_positions(self) -> int:
-        """Of all canvases together."""
+        """Positions of all canvases together."""
         return len(self._ids_N)
 
     def view(self, num_canvases: int, length: int) -> _View:
-        """Returns the tensors of a shape, at the same places each time."""
+        """Returns the tensors of a shape, at the same addresses each time."""
         num, shape = num_canvases * length, (num_canvases, length)
         return _View(
             ids_SL=self._ids_N[:num].view(shape),
@@ -120,7 +120,7 @@ class CanvasPack:
         )
         length = len(ids_L)
         ids_L[:num].copy_(given.canvas_1L[0])
-        # Equal tokens choose equal experts, more or less.
+        # A repeated token mostly chooses the same experts, so padding reads few further weights.
         ids_L[num:].copy_(given.canvas_1L[0, -1:].expand(length - num))
         row_L.fill_(NO_ROW)
         row_L[:num].copy_(torch.zeros_like(given.canvas_1L[0]) if rows is None else rows.row_L)

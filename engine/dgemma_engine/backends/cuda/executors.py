@@ -1,7 +1,7 @@
-"""Chooses the executor that makes the steps of a run on a card.
+"""Chooses the executor that runs the denoising steps of a canvas on a card.
 
-Alone, a run replays whole steps. Where another one is under way, its passes wait for those of the others and are made
-with them, which reads the weights once for all.
+A run that is alone replays whole steps. While others are under way, its passes are queued and made in one batch with
+theirs, so that the weights are read once for all.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class CudaExecutors:
     """An `ExecutorFactory`.
 
     Args:
-        model: whose steps the executors make.
+        model: runs the steps.
         report: see `PassQueue`.
 
     Attributes:

@@ -26,7 +26,7 @@ class GraphExecutor:
 
     Args:
         graphs: of the model; executors that take turns each keep their canvas while another has the tensors.
-        cache: the prompt; only read, but for the block.
+        cache: the prompt; only read, except that the block is added.
         canvas: its rows, first tokens and generators.
         sampler: the decisions.
         suppressed_ids: token ids that may not appear at any position, int64 [any]; may be empty.
@@ -60,7 +60,7 @@ class GraphExecutor:
         self._write(canvas.ids_1L[0], None)
 
     def tokens(self) -> Tensor:
-        """See `StepExecutor.tokens`; the next canvas may be there already, but is none before `renoise`."""
+        """See `StepExecutor.tokens`; the next canvas may exist already, but is not returned before `renoise`."""
         if self._scored_ids_L is not None:
             return self._scored_ids_L[None]
         self._take_over()
@@ -193,7 +193,7 @@ class GraphExecutor:
         view.num_before_1.fill_(self._cache.length + num_block)
         if num_block:
             view.block_T[:num_block].copy_(torch.tensor(self._block_ids))
-            # Equal tokens choose equal experts, more or less.
+            # A repeated token mostly chooses the same experts, so padding reads few further weights.
             view.block_T[num_block:].fill_(self._block_ids[-1])
 
     def _suppressed_sets(self) -> tuple[list[Tensor], Tensor]:

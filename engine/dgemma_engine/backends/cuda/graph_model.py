@@ -1,7 +1,7 @@
 """A `FusedModel` with captured passes: denoising steps, canvases of several prompts, and short causal passes.
 
 A short causal pass, which prompts and ranking need, takes a card less time than it takes the host to start its kernels,
-so those of up to 128 tokens are filled up to one of a few lengths, captured once and replayed. The padding belongs to
+so those of up to 128 tokens are padded to one of a few lengths, captured once and replayed. The padding belongs to
 no row: no token attends to it, and its keys and values lie after the prompt's end.
 
 Shape legend: T tokens, N tokens and padding, D hidden.
@@ -53,7 +53,7 @@ class GraphModel(FusedModel):
     """The same model.
 
     Args:
-        model: whose layers it shares.
+        model: the model; its layers are shared, not copied.
         graphs: receives the captured work.
 
     Attributes:
@@ -172,7 +172,7 @@ class GraphModel(FusedModel):
             self._places[length] = self._new_buffers(length)
         buffers = self._places[length]
         buffers.ids_N[:num_new].copy_(ids_1T[0])
-        # Equal tokens choose equal experts, more or less.
+        # A repeated token mostly chooses the same experts, so padding reads few further weights.
         buffers.ids_N[num_new:].copy_(ids_1T[0, -1:].expand(length - num_new))
         buffers.row_N.fill_(NO_ROW)
         buffers.row_N[:num_new].copy_(torch.zeros_like(ids_1T[0]) if rows is None else rows.row_L)

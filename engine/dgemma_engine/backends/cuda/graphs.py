@@ -1,6 +1,6 @@
 """Device work that is recorded once and repeated: a piece of work seen for the second time is captured, then replayed.
 
-A piece of work is a function that reads from tensors at fixed addresses and writes to such: values that it reads from
+A piece of work is a function that reads and writes tensors at fixed addresses: values that it reads from
 Python are read when it is captured, never again. The first time it just runs, which also compiles its kernels.
 Independent of models; a `Capture` does the capturing, so that all but the capture itself runs, and is tested, without
 a GPU.

@@ -26,7 +26,7 @@ class KVTable:
         device: where the table lies.
 
     Attributes:
-        stores: a layer's row of the table each, the same tensors for every prompt.
+        stores: one row of the table for each layer, the same tensors for every prompt.
     """
 
     def __init__(self, config: ModelDimensions, dtype: torch.dtype, device: torch.device) -> None:

@@ -35,11 +35,11 @@ class AttentionMetadata:
         num_causal: T, the first tokens, which are in causal mode; the others are a canvas.
         row_N: the branch or canvas of each token, int32.
         position_N: int32; the causal mask depends on it.
-        num_visible_1: stored tokens from this one on are hidden from causal tokens, int32.
+        num_visible_1: stored tokens from this index on are hidden from causal tokens, int32.
         num_stored_1: tokens stored before this pass, int32.
-        num_before_canvas_1: the same and the causal ones of this pass that the canvas sees, int32.
+        num_before_canvas_1: stored and causal tokens that the canvas attends to, int32.
         canvas_start_1: position in the store of the canvas's first key, int32; after `num_before_canvas_1` where the
-            causal tokens are filled up to a captured length.
+            causal tokens are padded to a captured length.
         rotary: of the positions.
         tile_rows: of the experts' tiles, of all tokens of the pass.
         arrivals_1: int32, 0: scratch of the routing kernel.
@@ -90,7 +90,7 @@ class FusedMLP:
     """`down(gelu_tanh(gate(x)) * up(x))` of rows in `row_format`.
 
     Args:
-        mlp: whose weights it takes.
+        mlp: source of the weights.
         ops: the operations.
         dtype: of weights that have to be expanded.
     """
@@ -111,7 +111,7 @@ class FusedLayer:
     """One layer.
 
     Args:
-        layer: whose weights it takes; they are packed again, so drop the layer afterwards.
+        layer: source of the weights; they are packed again, so drop the layer afterwards.
         config: dimensions.
         ops: the operations.
         dtype: of hidden states, and of weights that have to be expanded.
@@ -119,7 +119,7 @@ class FusedLayer:
     Attributes:
         kind: full or sliding.
         reads: the norm of its input.
-        weight_formats: that it has weights in.
+        weight_formats: formats of its weights.
     """
 
     def __init__(self, layer: Layer, config: ModelConfig, ops: FusedOps, dtype: torch.dtype) -> None:
@@ -238,7 +238,7 @@ class FusedSelfConditioning:
     """Adds the self-conditioning signal to the embeddings of a canvas.
 
     Args:
-        module: whose weights it takes.
+        module: source of the weights.
         config: dimensions.
         ops: the operations.
         dtype: of weights that have to be expanded.
@@ -261,10 +261,10 @@ class FusedSelfConditioning:
 def fused_layers(
     layers: Sequence[nn.Module], config: ModelConfig, ops: FusedOps, dtype: torch.dtype
 ) -> list[FusedLayer]:
-    """Returns fused layers of a model's layers, one at a time.
+    """Converts the layers of a model into fused ones, one at a time.
 
     Args:
-        layers: of a model; each is emptied when it was read, so that memory for one layer more is enough.
+        layers: of a model; each is emptied once it was read, so that memory for one layer more is enough.
         config: dimensions.
         ops: the operations.
         dtype: of hidden states.

@@ -177,7 +177,7 @@ class FusedModel(ModelDefaults):
             num_tokens: of the whole pass, where these are a segment of it.
         """
         config = self.config
-        # A launch that was broken off may have left a count, with which no later pass would sort its tokens.
+        # An aborted launch may have left a count other than 0, and then no later pass would sort its tokens.
         self._arrivals_1.zero_()
         return AttentionMetadata(
             num_causal=num_causal,
@@ -204,7 +204,7 @@ class FusedModel(ModelDefaults):
         return self.run_segments(x_ND, [(metadata, stores)])
 
     def run_segments(self, x_ND: Tensor, segments: Sequence[tuple[AttentionMetadata, Stores]]) -> Rows:
-        """Does what `run` does over segments of a prompt each, see `FusedLayer.run`."""
+        """Does what `run` does, over segments with a prompt each, see `FusedLayer.run`."""
         return self._through(self._stack, x_ND, segments, self._end)[1]
 
     def store_kv(self, x_ND: Tensor, metadata: AttentionMetadata, stores: Stores) -> None:
@@ -287,7 +287,7 @@ class FusedModel(ModelDefaults):
         segments: Sequence[tuple[AttentionMetadata, Stores]],
         reader: Output,
     ) -> tuple[Tensor, Rows]:
-        """Returns the residual stream after some layers, the first one's first, and its norm through `reader`."""
+        """Returns the residual stream after consecutive layers, and its norm through `reader`."""
         readers = [*(layer.reads for layer in layers), reader]
         (rows,) = self._fused.norm(x_ND, (readers[0],), self.config.rms_norm_eps)
         for index, (layer, following) in enumerate(zip(layers, readers[1:], strict=True)):
@@ -295,5 +295,5 @@ class FusedModel(ModelDefaults):
         return x_ND, rows
 
     def _number(self, value: int) -> Tensor:
-        """Returns an int32 on the device; filling waits for nothing, copying would."""
+        """Returns an int32 on the device; filling it needs no host synchronisation, copying it would."""
         return torch.full((1,), value, dtype=torch.int32, device=self.device)

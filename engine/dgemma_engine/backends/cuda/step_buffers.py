@@ -19,7 +19,7 @@ NO_ROW = 2**20
 
 
 def step_length(num_tokens: int) -> int:
-    """Returns the length that a step of so many tokens is filled up to: 32, 64, 128, 192, 256, 384, 512, 768, ...
+    """Returns the length that a step of this many tokens is padded to: 32, 64, 128, 192, 256, 384, 512, 768, ...
 
     A captured step belongs to its length, so there are few of them; each is at most half as long again as the one
     before, from 128 on.
@@ -34,8 +34,8 @@ class StepShape:
     """Sizes of a step; a captured one serves every step of its sizes.
 
     Attributes:
-        num_rows: R, a power of two, filled up with empty rows.
-        length: L, one of `step_length`, filled up with positions that no token attends to.
+        num_rows: R, a power of two, padded with empty rows.
+        length: L, one of `step_length`, padded with positions that no token attends to.
         num_block: T, likewise; 0 where no block joins the prompt.
     """
 
@@ -61,20 +61,20 @@ class StepView:
         row_L: int32; `NO_ROW` after the rows.
         offset_L: distance of a position from its row's first, int32.
         noise_L: tokens that replace what is not accepted, int64.
-        levels_L: uniform numbers that tokens are drawn at, float32.
+        levels_L: uniform random numbers, 0 to 1, that tokens are sampled by, float32.
         soft_LD: self-conditioning signal; 0 before the first step.
         logits_LV: logits, then probabilities.
         sampled_L: token drawn at each position, int32.
         scores_4L: what the host reads: answer, bits of entropy and of confidence, token before the step, int32.
-        free_RL: positions of each row's free part, int64, filled up with L, which is no position.
-        valid_RL: bool, False where `free_RL` is filled up.
+        free_RL: positions of each row's free part, int64, padded with L, which is no position.
+        valid_RL: bool, False where `free_RL` is padded.
         accepted_RL: positions of each row's free part that the last step accepted, bool.
         banned_FV: sets of tokens that cannot appear, bool.
-        set_of_L: which of them holds, int32.
+        set_of_L: index of the set that holds at each position, int32.
         temperature_1: float32.
         num_stored_1: tokens in the prompt, int32.
-        num_before_1: the same and the block's own tokens, int32.
-        block_T: tokens that join the prompt, int64, and what fills them up.
+        num_before_1: tokens in the prompt and the block, int32.
+        block_T: tokens that join the prompt, then padding, int64.
     """
 
     ids_L: Tensor
@@ -103,12 +103,12 @@ class StepBuffers:
     """The memory of all views.
 
     Args:
-        shape: most that they hold.
+        shape: largest sizes that they hold.
         num_sets: F.
         vocab_size: V.
         hidden_size: D.
         dtype: of hidden states and logits.
-        device: where it lies.
+        device: of the memory.
     """
 
     def __init__(
@@ -140,7 +140,7 @@ class StepBuffers:
         self._stored, self._before = zeros(1, torch.int32), zeros(1, torch.int32)
 
     def holds(self, shape: StepShape, num_sets: int) -> bool:
-        """Whether there is room for a step of this shape with so many sets of banned tokens."""
+        """Whether there is room for a step of this shape with this many sets of banned tokens."""
         own = self.shape
         pairs = ((shape.num_rows, own.num_rows), (shape.length, own.length), (shape.num_block, own.num_block))
         return num_sets <= self.num_sets and all(wanted <= there for wanted, there in pairs)

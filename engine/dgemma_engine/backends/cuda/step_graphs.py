@@ -33,7 +33,7 @@ class BufferUser(Protocol):
     """An executor whose steps use the same tensors as those of others."""
 
     def set_aside(self) -> None:
-        """Copies what it needs of the tensors elsewhere."""
+        """Copies the content that it still needs out of the shared tensors."""
         ...
 
 
@@ -76,7 +76,7 @@ class StepGraphs:
         return self._buffers.view(shape)
 
     def forward(self, shape: StepShape, view: StepView, cache: PromptCache, noise: Noise) -> None:
-        """Scores every position; the block joins the prompt, whose length the caller counts on."""
+        """Scores every position; the block joins the prompt, whose length the caller advances."""
         stores = self.model.stores(cache, shape.num_block + shape.length)
         key = ("forward", shape.length, shape.num_block, noise)
         self._graphs.run(key, lambda: forward(self.model, view, stores, noise))
@@ -163,7 +163,7 @@ def forward(model: FusedModel, view: StepView, stores: Stores, noise: Noise) -> 
     committed_L = noise.committed(view.ids_L)
     if committed_L is not None:
         best_L, answer_L = answer_L, torch.where(committed_L, view.ids_L, answer_L)
-        # To the power of the step's temperature, its probabilities are proportional to those at temperature 1.
+        # Raised to the power of the step's temperature, its probabilities are proportional to those at temperature 1.
         ratio_L = _probability(view.logits_LV, answer_L) / _probability(view.logits_LV, best_L)
         confidence_L = confidence_L * ratio_L.pow(view.temperature_1)
     scores = (answer_L, distribution.entropy_N.view(torch.int32), confidence_L.view(torch.int32), view.ids_L)
@@ -173,7 +173,7 @@ def forward(model: FusedModel, view: StepView, stores: Stores, noise: Noise) -> 
 
 def renoise(model: FusedModel, view: StepView, sampler: Sampler) -> None:
     """Accepts some positions, makes the others noise, and computes the self-conditioning signal, in place."""
-    # Padding goes to one place more than there are. Rows share no position, so nothing is written twice.
+    # Padding is written to one extra place after the last. Rows share no position, so nothing is written twice.
     free_RL = view.free_RL.clamp(max=len(view.ids_L) - 1)
     answer_L, entropy_L, _confidence_L, _ids_L = view.scores_4L
     committed_L = sampler.noise.committed(view.ids_L)

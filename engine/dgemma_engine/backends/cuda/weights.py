@@ -84,7 +84,7 @@ def _suits_experts(gate_up: Weight, down: Weight) -> bool:
 
 def _expanded(packed: QuantisedTensor, dtype: torch.dtype) -> Weight:
     logger.warning(
-        "a %s weight of %s columns in groups of %s is expanded to %s, since the kernels want groups of %s: quantise "
+        "a %s weight of %s columns in groups of %s is expanded to %s, since the kernels need groups of %s: quantise "
         "the bf16 checkpoint with dgemma-engine quantize to save that memory",
         packed.encoding.value, packed.num_columns, packed.group_size, dtype, GROUP,
     )  # fmt: skip

@@ -1,9 +1,9 @@
 """A decoder that attends block by block in plain PyTorch as a `DiffusionModel`: keys and values of whole blocks stay.
 
 Blocks are counted from the beginning of the text. A token sees its own block on both sides and every earlier one, so
-what a block's tokens are is all that its states depend on once the block is whole: keys and values of whole blocks are
-exact for every canvas. The tokens of the block that the prompt ends in are run again with each row of a canvas, whose
-first tokens they share the block with; the cached copies are hidden. There is no causal mode.
+once a block is whole, its states depend on its own and earlier tokens only: keys and values of whole blocks are exact
+for every canvas. The tokens of an unfinished last block of the prompt are run again with each row of a canvas, which
+continues that block; their cached keys and values are masked. There is no causal mode.
 Knows tensors and token ids; knows nothing of files, sampling, holes or text.
 
 Shape legend: B rows of the batch (1), T prompt tokens, L canvas positions, X tokens of a canvas pass, P cached tokens,

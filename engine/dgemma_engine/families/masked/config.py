@@ -22,18 +22,18 @@ from dgemma_engine.tokenization.added_tokens import added_tokens, mask_token
 
 # Of a window: each of its tokens is computed anew for each row at each step.
 _WINDOW_TOKENS = 1_024
-# Of one whose prompt stays; the canvas holds no suffix.
+# Of a window whose prompt is cached; the canvas holds no suffix.
 _BLOCK_WINDOW_TOKENS, _BLOCK_CANVAS_SHARE, _MOST_BLOCK_CANVAS = 4_096, 1 / 8, 256
 _BLOCK_PREFIX_SHARE, _BLOCK_SUFFIX_SHARE, _BLOCK_SNIPPET_SHARE = 1 / 2, 1 / 8, 3 / 16
 _MOST_BLOCK_TOKENS = 1_024
 # Free positions of rows; a slot ends with a token of its own.
 _SLOT_SIZES = (16, 32, 64, 128)
-# DreamOn was trained to grow to so many.
+# DreamOn was trained to grow to this many.
 _MOST_EXPANDED = 64
 # Shares of the window: half the canvas is the suffix, which no prompt holds.
 _CANVAS_SHARE, _PREFIX_SHARE, _SNIPPET_SHARE = 3 / 8, 1 / 2, 3 / 32
 _LEAST_WINDOW = 32
-# Names that masks have in published tokenizers without saying which token it is.
+# Names of masks in published tokenizers that do not say which token is the mask.
 _MASK_NAMES = ("<|mask|>", "<|mdm_mask|>", "<M>", "<|MASK|>", "<[MASK_TOKEN]>")
 
 
@@ -124,7 +124,7 @@ def block_tokens_of(facts: CheckpointFacts) -> int:
     """Returns the tokens of a block, from the sidecar or the kind; 0 where attention sees everything.
 
     Raises:
-        CheckpointError: the sidecar names a number that cannot be.
+        CheckpointError: the number in the sidecar is out of range.
     """
     kind = kind_of(facts)
     if not kind.block_tokens:
@@ -137,7 +137,7 @@ def resizing_of(facts: CheckpointFacts, config: MaskedConfig) -> Resizing | None
     """Returns how rows of a checkpoint change their length; None where they keep it.
 
     Raises:
-        CheckpointError: the token that becomes two masks cannot be.
+        CheckpointError: no file names the token that becomes two masks, or it is the mask or the end.
     """
     kind = kind_of(facts)
     if not kind.expand_token:
@@ -182,11 +182,11 @@ def mask_id_of(facts: CheckpointFacts, vocab_size: int) -> int:
 
 
 def format_of(facts: CheckpointFacts, config: MaskedConfig) -> InfillFormat:
-    """Returns how holes are put: `infill.json` where there is one, else prefix, masks and suffix.
+    """Returns the prompt format: `infill.json` where there is one, else prefix, masks and suffix.
 
     Raises:
-        CheckpointError: the tokens are missing with which holes are put suffix first.
-        FormatError: the file asks for what this family has not, or for more than the model's positions.
+        CheckpointError: the tokenizer lacks the tokens of a prompt with its suffix first.
+        FormatError: the file needs what this family lacks, or more positions than the model has.
     """
     window = config.window_tokens
     if not (facts.path / FILE_NAME).exists():
@@ -226,7 +226,7 @@ def _suffix_first(facts: CheckpointFacts, config: MaskedConfig) -> InfillFormat:
     names, named, window = kind_of(facts).hole_tokens, added_tokens(facts.path), config.window_tokens
     if names is None or any(name not in named for name in names):
         raise CheckpointError(
-            f"{facts.path}: its tokenizer lacks {', '.join(names or ())}, with which a hole is put; get its tokenizer "
+            f"{facts.path}: its tokenizer lacks {', '.join(names or ())}, which mark a hole; get its tokenizer "
             f"again, or write {FILE_NAME}"
         )
     suffix_id, prefix_id, middle_id = (

@@ -19,8 +19,8 @@ class Kind:
     Attributes:
         name: for `kind` in a sidecar file.
         model_type: `model_type` of `config.json`.
-        architecture: its class; a configuration that names none is taken for it, unless `mask_token` is asked for.
-        borrowed_architecture: a class of another family that it may name in place of its own; `part_of_name` tells it.
+        architecture: its class; a configuration that names none is taken for it, unless `mask_token` is set.
+        borrowed_architecture: a class of another family that it may name in place of its own; see `part_of_name`.
         mask_token: name of the added token that tells the kind from a causal model of the same class, and that is its
             mask; empty where the class tells.
         has_qkv_bias: whether queries, keys and values have a bias.
@@ -28,15 +28,15 @@ class Kind:
         is_shifted: whether a state scores the NEXT position.
         block_tokens: of a block, where a token sees its own block and earlier ones only; 0 where it sees everything.
         begins_with_bos: whether a text began with the model's first token in training.
-        surest_by: what the authors commit by.
+        surest_by: the measure by which the authors commit the surest positions.
         names: of its tensors.
-        config_keys: what its configuration calls the fields of a Llama's, where it has names of its own.
-        required: values that its configuration must have where it gives them.
-        part_of_name: what its folder, the name it was trained under, or the code that comes with it is called by, where
-            nothing else tells it from another kind.
+        config_keys: its names for fields of a Llama's configuration, where they differ, by the Llama's name.
+        required: values that fields of its configuration must have where they are set.
+        part_of_name: part of the name of its folder, of its training run, or of its code, in lower case, where nothing
+            else tells it from another kind.
         expand_token: name of the added token that becomes two masks; empty where rows keep their length.
-        hole_tokens: names of the added tokens before the suffix, before the prefix and before the middle, where a hole
-            is put with its suffix first.
+        hole_tokens: names of the added tokens before the suffix, before the prefix and before the middle, of a
+            prompt with its suffix first.
     """
 
     name: str
@@ -58,7 +58,7 @@ class Kind:
     hole_tokens: tuple[str, str, str] | None = None
 
     def fits(self, facts: CheckpointFacts) -> bool:
-        """Whether a folder is of this kind; of several that it is of, the first is meant."""
+        """Whether a folder is of this kind; of several that fit, the first counts."""
         if facts.gguf is not None or facts.model_type != self.model_type:
             return False
         if self.part_of_name not in _names(facts) or (self.expand_token and expand_id_of(facts, self) is None):
@@ -126,7 +126,7 @@ KINDS: Sequence[Kind] = (
         name="open-dcoder", model_type="qwen2", architecture="Qwen2ForCausalLM", mask_token="<M>", has_qkv_bias=True,
         has_qk_norm=False, is_shifted=True, begins_with_bos=False, surest_by="entropy", required=_NO_WINDOW,
     ),
-    # The two kinds of dLLM differ in nothing that their folders say but the name.
+    # The two kinds of dLLM differ only in their names.
     Kind(
         name="a2d-qwen2-bd3lm", model_type="a2d-qwen2", architecture="A2DQwen2LMHeadModel", part_of_name="bd3lm",
         has_qkv_bias=True, has_qk_norm=False, is_shifted=False, block_tokens=32, begins_with_bos=False,

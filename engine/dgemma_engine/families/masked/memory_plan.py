@@ -1,4 +1,4 @@
-"""How much memory a decoder of masked diffusion needs, from its dimensions alone. Knows no tensors but imaginary ones.
+"""How much memory a decoder of masked diffusion needs, from its dimensions alone. Uses meta tensors only.
 
 Shape legend: D hidden, V vocabulary.
 """

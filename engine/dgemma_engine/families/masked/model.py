@@ -102,7 +102,7 @@ class MaskedModel(Decoder):
         return hidden_BLD
 
     def _windows(self, canvas_1L: Tensor, prompt_1T: Tensor, row_L: Tensor) -> Iterator[_Windows]:
-        """Yields the windows of all rows, those of a pass together."""
+        """Yields the windows of all rows, grouped by pass."""
         num_prompt, waiting, total = prompt_1T.shape[1], list[Tensor](), 0
         for row in row_L.unique().tolist():
             place_L = (row_L == row).nonzero()[:, 0]
@@ -132,7 +132,7 @@ class MaskedModel(Decoder):
         )
 
     def _run(self, windows: _Windows) -> Tensor:
-        """Returns the normalised states that score the canvas, [1, X, D]."""
+        """Returns the normalised states that score the canvas positions of the windows, [1, positions, D]."""
         rotary, attend = self.rotary_of(windows.positions_1W), self._within(windows.lengths)
         x_1WD = self.embed(windows.ids_1W)
         for layer in self.layers:

@@ -45,7 +45,7 @@ class ApiKeys:
             environ: the environment.
 
         Raises:
-            WrongUsage: the file cannot be read or holds no key, or a key cannot be used; quotes none.
+            WrongUsage: the file cannot be read or holds no key, or a key cannot be used; the message quotes no key.
         """
         found: list[tuple[str, str]] = []
         if path is not None:

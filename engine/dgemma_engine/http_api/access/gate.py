@@ -73,14 +73,14 @@ class Gate:
             raise Refusal(status=431, message=f"The head is larger than {self._settings.max_header_bytes} bytes.")
         headers = _headers(scope)
         if "content-length" in headers and "transfer-encoding" in headers:
-            # Of two lengths a proxy in between may have taken the other one.
+            # A proxy in between may have taken the other length (request smuggling).
             raise Refusal(status=400, message="The request has Content-Length and Transfer-Encoding; send one of them.")
         host = headers.get("host", "")
         if not is_known_host(host, known=self._settings.hosts):
             raise Refusal(status=403, message="The Host header does not name this server; add it with --allow-host.")
         if origin := headers.get("origin", ""):
             if not is_known_origin(origin, host=host, known=self._settings.origins):
-                raise Refusal(status=403, message="This web page may not ask; allow it with --allow-origin.")
+                raise Refusal(status=403, message="This page may not call the server; allow it with --allow-origin.")
             reply.origin = origin
             if scope["method"] == "OPTIONS" and "access-control-request-method" in headers:
                 preflight = {"Access-Control-Allow-Methods": "GET, POST", "Access-Control-Allow-Headers": _CORS_HEADERS}
@@ -108,7 +108,7 @@ class Gate:
         # The proxy's address does not identify the user.
         user = headers.get(header, "").strip()
         if not user and scope["path"] not in self._open_paths:
-            raise Refusal(status=401, message=f"The header {header} is needed: the proxy says in it who asks.")
+            raise Refusal(status=401, message=f"The header {header} is needed: the proxy names the user in it.")
         # Quoted, so that no two users get the same name: keys of documents begin with it.
         return f"{name} {quote(user, safe='')}"
 
@@ -196,7 +196,7 @@ _ONCE = {"host", "origin", "authorization", "content-type", "x-api-key", "api-ke
 
 
 def _require_json(headers: Mapping[str, str]) -> None:
-    """Raises `Refusal` unless the body is JSON in UTF-8, which no web page can send before it was allowed to."""
+    """Raises `Refusal` unless the body is JSON in UTF-8, which no web page can send without a CORS preflight."""
     kind, _, parameters = headers.get("content-type", "").partition(";")
     charset = parameters.lower().replace(" ", "").replace('"', "")
     if kind.strip().lower() != "application/json" or ("charset=" in charset and "charset=utf-8" not in charset):
@@ -206,7 +206,7 @@ def _require_json(headers: Mapping[str, str]) -> None:
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:
-    """Returns a `receive` that gives the body once, then what comes after it: the client's leaving."""
+    """Returns a `receive` that gives the body once, then what comes after it: the disconnect."""
     pending: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
 
     async def replay() -> Message:

@@ -24,7 +24,7 @@ class Invitation:
 
     Attributes:
         scheme: `http` or `https`.
-        host: by which that machine finds this one; of a loopback address, the end of a tunnel there.
+        host: at which that machine reaches this one; for a loopback address, the end of a tunnel there.
         port: of the server.
         key: that the other machine has to send.
         is_tunnelled: whether the server listens on this machine only, so that a tunnel has to lead to it.

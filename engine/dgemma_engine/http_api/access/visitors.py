@@ -1,6 +1,6 @@
 """Valid `Host` and `Origin` headers, so that no web page can use an engine on its visitor's machine.
 
-A page that a name of its own leads to 127.0.0.1 (DNS rebinding) sends that name as `Host`. A page that posts to
+A page whose own host name resolves to 127.0.0.1 (DNS rebinding) sends that name as `Host`. A page that posts to
 127.0.0.1 directly sends its `Origin`. Programs that are no browsers send an address or `localhost`, and no `Origin`.
 """
 
@@ -34,7 +34,7 @@ def is_known_host(host: str, *, known: Collection[str]) -> bool:
 
 
 def is_known_origin(origin: str, *, host: str, known: Collection[str]) -> bool:
-    """Returns whether a page may ask: one of this server, of an editor's window, or one that the user has named.
+    """Returns whether a page may call: one of this server, of an editor's window, or one that the user has named.
 
     Args:
         origin: the header.

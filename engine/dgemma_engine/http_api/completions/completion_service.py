@@ -171,7 +171,7 @@ class CompletionService:
         return self._engine.status
 
     def document_of(self, caller: str, path: str, prefix: str, suffix: str) -> str:
-        """Returns the key of the document that a prefix and a suffix are of."""
+        """Returns the key of the document that a prefix and a suffix belong to."""
         return f"http/{self._windows.locate(caller, path, prefix, suffix)[0]}"
 
     async def about(self) -> Status:

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 
 # Long enough that no two places of one client's files agree by chance; short enough to be found at once.
 _MARK_CHARS = 96
-# Of a window that moves, one part in so many is given up at its beginning, and lasts for as much typing.
+# A window that has moved is cut by a sixth at its beginning, which serves for as much typing.
 _GIVEN_UP = 6
 _LEAST_GIVEN_UP = 2 * _MARK_CHARS
 _KEPT_CHARS = 32_768

@@ -81,7 +81,7 @@ def read_prompt(prompt: str, suffix: str | None) -> FimPrompt:
 
     Args:
         prompt: text before the cursor, or a template.
-        suffix: text after the cursor; a template is looked for where there is none.
+        suffix: text after the cursor; the prompt is searched for a template where there is none.
     """
     if suffix and suffix != _BLANK_SUFFIX:
         return FimPrompt(prefix=prompt, suffix=suffix)

@@ -25,7 +25,7 @@ class KeptQuestions:
 
     Args:
         max_chars: most characters of one question.
-        num_sessions: most sessions: small lets clients send whole texts again, large costs memory.
+        num_sessions: most sessions: small makes clients send whole texts again, large costs memory.
     """
 
     def __init__(self, *, max_chars: int, num_sessions: int = _NUM_SESSIONS) -> None:

@@ -212,7 +212,7 @@ def to_answer(question: Question, infill: Infill, *, model: str, first: int = 0)
     """
     offered = infill.candidates or (_candidate(infill),)
     texts: dict[str, AnswerText] = {}
-    # Work for another client may have been shared, and the engine knows no limit of nothing.
+    # Work for another client may have been shared, and the engine has no limit of 0 tokens.
     for one in offered if infill.text and not question.is_warm_up else ():
         cut = _before_stop(one, _insertable(one, normalize_newlines(question.suffix)), question.stop)
         if cut.text:
@@ -269,7 +269,7 @@ def _before_stop(candidate: Candidate, text: str, stop: Sequence[str]) -> Answer
 
 
 def _candidate(infill: Infill) -> Candidate:
-    """Returns the text of an engine that lists no candidates."""
+    """Returns an answer's text as a candidate, for an engine that lists none."""
     return Candidate(
         text=infill.text,
         score=infill.score,

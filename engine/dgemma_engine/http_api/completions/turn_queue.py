@@ -23,7 +23,7 @@ from dgemma_engine.engine_client.connection_status import ConnectionStatus
 from dgemma_engine.protocol.messages import Context, Finish, Infill, OnDraft
 
 NOT_DUE = float("inf")
-"""Seconds until an answer is due that no client needs by a certain time."""
+"""Seconds until an answer is due whose client named no deadline."""
 Ask = Callable[[Context, OnDraft | None], Awaitable[Infill | ConnectionStatus]]
 
 

@@ -1,7 +1,7 @@
 """Our own `POST /v1/infill`: the engine's `Context` as a body, its `Infill` as the answer, its drafts in a stream.
 
 Events of a stream: `{"draft": {...}}` for each step that the client reads in time, and at last `{"answer": {...}}`, or
-`{"error": {...}}` where the engine is lost before that. Texts for a document with `\\r\\n` have those.
+`{"error": {...}}` where the engine is lost before that. Texts for a document with `\\r\\n` have those line ends.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 A question is sent as changes of an earlier one (`protocol/remote_messages.py`), and 409 asks for the whole of it. A
 request has a name, by which it is cancelled on another connection, so that its own stays open. Every answer has its
-duration here, so that the client can compute the network's.
+duration on this machine, so that the client can compute that of the network.
 """
 
 from __future__ import annotations

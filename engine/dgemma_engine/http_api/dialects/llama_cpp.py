@@ -39,7 +39,7 @@ from dgemma_engine.http_api.refusal import Refusal
 from dgemma_engine.http_api.responses import error_object, event, event_response, json_response
 from dgemma_engine.protocol.messages import Snippet
 
-# The reference server counts no reading of the prompt and ends no first line; a short limit here must not either.
+# The reference server's limit excludes the reading of the prompt and cuts no first line; a short one here must not.
 _LEAST_DEADLINE_MS = 1_000.0
 _STOP_TYPES: dict[StopKind, StopType] = {StopKind.END: "eos", StopKind.WORD: "word", StopKind.LIMIT: "limit"}
 

@@ -43,7 +43,7 @@ class GeneratePiece(Struct, kw_only=True):
 
 
 class Generated(Struct, kw_only=True):
-    """The last line of a stream, or the whole answer; durations in nanoseconds, the prompt's tokens estimated."""
+    """The last line of a stream, or the whole answer; durations in nanoseconds."""
 
     model: str
     created_at: str

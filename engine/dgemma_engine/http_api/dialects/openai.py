@@ -55,7 +55,7 @@ class Choice(Struct, kw_only=True):
 
 
 class Usage(Struct, kw_only=True):
-    """Tokens of the texts as the engine counts them; those of the prompt are estimated: bytes over four."""
+    """Tokens as the engine counts them; those of the prompt are estimated where no model ran: bytes over four."""
 
     prompt_tokens: int
     completion_tokens: int

@@ -128,7 +128,7 @@ def test_tensor_that_would_be_left_unread_is_one_sentence(checkpoint: LlamaCheck
     load_llama(checkpoint.folder, Ops.reference(), device=torch.device("cpu"), dtype=torch.float32)
     tensors["model.layers.0.self_attn.q_proj.bias"] = torch.ones(64)
     save_file(tensors, checkpoint.folder / "model.safetensors")
-    assert "holds model.layers.0.self_attn.q_proj.bias, which a plain Llama has not" in refusal(checkpoint.folder)
+    assert "holds model.layers.0.self_attn.q_proj.bias, which a plain Llama does not have" in refusal(checkpoint.folder)
 
 
 @pytest.mark.parametrize(

@@ -90,7 +90,7 @@ def test_missing_infill_marks_are_one_sentence(tmp_path: Path) -> None:
     tokenizer = json.loads((folder / "tokenizer.json").read_text())
     edit(folder, "tokenizer.json", added_tokens=[token for token in tokenizer["added_tokens"] if token["id"] != 262])
     said = refusal(lambda: FAMILY.read_format(read_facts(folder)))
-    assert "its tokenizer lacks <[fim-suffix]>, <[fim-prefix]>, <[fim-middle]>, with which a hole is put" in said
+    assert "its tokenizer lacks <[fim-suffix]>, <[fim-prefix]>, <[fim-middle]>, which mark a hole" in said
 
 
 def test_resizing_has_its_tokens_and_its_limit(tmp_path: Path) -> None:
@@ -208,7 +208,7 @@ def test_missing_head_is_one_sentence(tmp_path: Path) -> None:
         ("dream", {"hidden_size": None}, "hidden_size must be a whole number, not None"),
         ("dream", {"intermediate_size": 48}, "mlp.up_proj.weight has shape [96, 64], against its configuration"),
         ("dream", {"num_hidden_layers": 2}, "lacks model.layers.1.self_attn.q_proj.weight"),
-        ("a2d-qwen2", {"model_type": "a2d-llama", "architectures": []}, "which a model of the kind a2d-llama has not"),
+        ("a2d-qwen2", {"model_type": "a2d-llama", "architectures": []}, "a model of the kind a2d-llama does not have"),
     ],
 )  # fmt: skip
 def test_bad_configuration_is_one_sentence(tmp_path: Path, kind: str, changed: dict[str, Any], message: str) -> None:
