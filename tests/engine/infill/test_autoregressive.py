@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from dgemma_engine.checkpoint.loader import load_model
-from dgemma_engine.infill.autoregressive import Written, write
+from dgemma_engine.infill.autoregressive import Forks, Written, write
 from dgemma_engine.model.kv_cache import PromptCache
 from dgemma_engine.model.ops import Ops
 from dgemma_engine.model.transformer import DiffusionGemma
@@ -143,3 +143,46 @@ def test_guesses_save_passes_and_change_nothing(
     kept = 4 if wrong_at is None else wrong_at + 1
     assert asked == list(range(0, 12, kept)), "what is left of a wrong guess is not checked"
     assert written.passes == len(asked)
+
+
+def test_best_fork_is_the_likeliest_beginning_that_leads_away(model: DiffusionGemma, cache: PromptCache) -> None:
+    """Compared with the product of the probabilities along the text, each from a prompt of its own."""
+    forks, length = Forks(), 6
+    written = run(model, cache, forks=forks, max_tokens=length).ids
+    with torch.no_grad():
+        longer = PromptCache(model.config, capacity=16, dtype=torch.float32, device=CPU)
+        logprobs = model.logits(model.encode(torch.tensor([[*PROMPT, *written]]), longer))[0, -length - 1 : -1]
+        logprobs = logprobs.log_softmax(-1)
+    chosen = logprobs.gather(-1, torch.tensor(written)[:, None])[:, 0]
+    before = chosen.cumsum(0) - chosen
+    expected = {
+        (*written[:place], other): float(before[place] + logprobs[place, other])
+        for place in range(length)
+        for other in logprobs[place].topk(8).indices.tolist()
+        if other != written[place]
+    }
+    fork = forks.best(lambda _ids: True)
+    assert fork is not None
+    assert fork.ids == max(expected, key=lambda ids: expected[ids])
+    assert fork.logprob == pytest.approx(expected[fork.ids], abs=1e-4)
+    others = {ids: logprob for ids, logprob in expected.items() if len(ids) == 3 and ids != fork.ids}
+    third = forks.best(lambda ids: tuple(ids) in others)
+    assert third is not None and third.ids == max(others, key=lambda ids: others[ids])
+    assert forks.best(lambda _ids: False) is None
+
+
+def test_forks_are_the_same_with_a_draft(model: DiffusionGemma, cache: PromptCache) -> None:
+    plain, drafted = Forks(), Forks()
+    written = run(model, cache, forks=plain).ids
+    run(model, cache, forks=drafted, draft_ids=[*written[:4], 5, *written[5:]])
+    one, other = plain.best(lambda _ids: True), drafted.best(lambda _ids: True)
+    assert one is not None and other is not None
+    assert one.ids == other.ids and one.logprob == pytest.approx(other.logprob, abs=1e-4)
+
+
+def test_token_that_is_not_allowed_is_no_fork(model: DiffusionGemma, cache: PromptCache) -> None:
+    forks, able = Forks(), [7, 9]
+    run(model, cache, forks=forks, max_tokens=1, allowed=lambda _ids: able)
+    fork = forks.best(lambda _ids: True)
+    assert fork is not None and len(fork.ids) == 1 and fork.ids[0] in able
+    assert forks.best(lambda ids: ids[-1] not in able) is None

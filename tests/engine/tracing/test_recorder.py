@@ -188,7 +188,8 @@ def test_left_to_right_generation_is_recorded(recorded: tuple[Infill, Trace]) ->
 def test_left_to_right_candidate_is_the_generated_text(engine: Engine) -> None:
     """Without canvases every token takes a forward pass, and no draft is verified."""
     recorder = Recorder(time.monotonic)
-    infill = engine.infill(CODE, unhurried(), recorder=recorder, options=InfillOptions(decode=Decode.LEFT_TO_RIGHT))
+    options = InfillOptions(decode=Decode.LEFT_TO_RIGHT, forks=False)
+    infill = engine.infill(CODE, unhurried(), recorder=recorder, options=options)
     trace = recorder.trace(infill)
     (writing,) = trace.writings
     assert (trace.canvases, writing.draft_ids) == ((), ())
