@@ -43,6 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--length", type=length, default=Length(), metavar="HOW", help="auto, oracle or fixed:N tokens (default: auto)"
     )
     parser.add_argument("--no-seeds", action="store_true", help="propose no text found elsewhere")
+    parser.add_argument("--no-forks", action="store_true", help="write one candidate from left to right, not two")
     parser.add_argument("--no-fill", action="store_true", help="do not use the checkpoint's fill token")
     parser.add_argument("--no-silence", action="store_true", help="show answers of any score")
     parser.add_argument(
@@ -127,6 +128,7 @@ def _filler(arguments: argparse.Namespace, engine: LoadedEngine | None) -> Fille
             decode=Decode(arguments.decode),
             fill=not arguments.no_fill,
             seeds=not arguments.no_seeds,
+            forks=not arguments.no_forks,
             silence=not arguments.no_silence,
         ),
         length=arguments.length,
@@ -144,6 +146,7 @@ def _recipe_facts(arguments: argparse.Namespace) -> dict[str, Any]:
         "length": arguments.length.name,
         "fill": not arguments.no_fill,
         "seeds": not arguments.no_seeds,
+        "forks": not arguments.no_forks,
         "silence": not arguments.no_silence,
         "deadline_ms": arguments.deadline_ms,
     }

@@ -59,7 +59,7 @@ def test_last_line_has_every_figure_and_its_provenance(
     assert (result["forwards_mean"], result["steps_mean"], result["pass_at_1"]) == (4.0, 3.0, None)
     assert (result["model"], result["device"], result["holes"]) == ("table", "cpu", "holes.jsonl")
     assert result["recipe"] == {
-        "decode": "all", "length": "auto", "fill": True, "seeds": True, "silence": True, "deadline_ms": 60_000,
+        "decode": "all", "length": "auto", "fill": True, "seeds": True, "forks": True, "silence": True, "deadline_ms": 60_000,
     }  # fmt: skip
 
 
@@ -79,10 +79,13 @@ def test_model_that_answers_in_place_of_the_default_is_named(
 
 
 def test_options_reach_the_engine(engine: TableEngine, holes: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    options = ["--decode", "ltr", "--length", "fixed:5", "--no-fill", "--no-seeds", "--no-silence", "--seed", "3"]
+    left_out = ["--no-fill", "--no-seeds", "--no-forks", "--no-silence"]
+    options = ["--decode", "ltr", "--length", "fixed:5", *left_out, "--seed", "3"]
     assert main(["eval", str(holes), *options, "--deadline-ms", "1500", "--device", "cpu"]) == 0
     context, recipe = engine.asked[0]
-    expected = InfillOptions(decode=Decode.LEFT_TO_RIGHT, slot_tokens=5, fill=False, seeds=False, silence=False)
+    expected = InfillOptions(
+        decode=Decode.LEFT_TO_RIGHT, slot_tokens=5, fill=False, seeds=False, forks=False, silence=False
+    )
     assert recipe == expected
     assert (context.seed, context.deadline_ms, context.extent) == (3, 1_500, Extent.LINE)
     result = last_line(capsys)
