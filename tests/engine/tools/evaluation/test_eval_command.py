@@ -59,7 +59,8 @@ def test_last_line_has_every_figure_and_its_provenance(
     assert (result["forwards_mean"], result["steps_mean"], result["pass_at_1"]) == (4.0, 3.0, None)
     assert (result["model"], result["device"], result["holes"]) == ("table", "cpu", "holes.jsonl")
     assert result["recipe"] == {
-        "decode": "all", "length": "auto", "fill": True, "seeds": True, "forks": True, "silence": True, "deadline_ms": 60_000,
+        "decode": "all", "length": "auto", "fill": True, "seeds": True, "forks": True, "silence": True,
+        "deadline_ms": 60_000,
     }  # fmt: skip
 
 
