@@ -37,8 +37,9 @@ def propose(
 ) -> Pieces[Proposals]:
     """Writes candidates with the causal mode: one that checks a draft in a few passes, or gives up; without one, two.
 
-    The first is greedy. The second begins like it, leaves it where that is likeliest, and is greedy from there. It is
-    written if there is as much time as the first one took, of a block only if nothing is left of that.
+    The first is greedy. The second begins like it, leaves it where that is likeliest, and is greedy from there. While
+    the user types it is written if there is as much time as the first one took; on demand always, but of a block only
+    if nothing is left of the first.
 
     Args:
         model: its causal mode is called once a pass; each pass is a step.
@@ -53,9 +54,10 @@ def propose(
     first_s = cancel.clock() - started_s
     if draft or not task.options.forks:
         return proposals
-    # On demand the user waits for the better of two.
-    is_in_time = cancel.finish is None and (task.context.on_demand or cancel.left_s >= first_s)
-    if not is_in_time or (task.context.extent is not Extent.LINE and task.shaped(proposals.found)):
+    # Who asks for a line waits for the better of two, but not for two blocks.
+    on_demand = task.context.on_demand
+    is_in_time = cancel.finish is None and (on_demand or cancel.left_s >= first_s)
+    if not is_in_time or (on_demand and task.context.extent is not Extent.LINE and task.shaped(proposals.found)):
         return proposals
     text = writer.inserted(written.ids)
     fork = forks.best(lambda ids: writer.leads_away(ids, text))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -9,9 +10,12 @@ from typing import Any
 import pytest
 import torch
 from dgemma_engine.families.llama.packed_model import PackedLlama
+from dgemma_engine.infill import left_to_right
+from dgemma_engine.infill.autoregressive import Forks, Written
 from dgemma_engine.infill.engine import Engine
 from dgemma_engine.infill.options import InfillOptions
 from dgemma_engine.protocol.messages import Context, Extent
+from dgemma_engine.scheduling.cooperative import Pieces
 from dgemma_engine.scheduling.timing import Cancel
 from dgemma_engine.tokenization.tokenizer import Tokenizer
 from torch import Tensor
@@ -22,6 +26,7 @@ BLOCK = Context(
     document="d", prefix="def f(a):\n    ", suffix="\n\nprint(f(1))\n", path="f.py", language="python",
     extent=Extent.BLOCK, max_middle_tokens=8,
 )  # fmt: skip
+FILL = replace(BLOCK, on_demand=True)
 LINE = Context(
     document="d", prefix="def f(a):\n    return ", suffix="\nprint(f(1))\n", path="f.py", max_middle_tokens=8
 )
@@ -85,13 +90,27 @@ def test_end_of_the_middle_is_no_other_beginning(engine: Engine, monkeypatch: py
     assert first[0] == "x" and second[0] == "y"
 
 
-def test_block_has_a_second_candidate_only_if_nothing_is_left_of_the_first(
-    engine: Engine, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("context", "said", "num"), [(BLOCK, "x", 2), (FILL, "x", 1), (FILL, " ", 2)])
+def test_block_on_demand_has_a_second_candidate_only_if_nothing_is_left_of_the_first(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch, context: Context, said: str, num: int
 ) -> None:
-    favour(monkeypatch, engine, {"x": 20.0, "y": 19.0})
-    assert len(texts(engine, BLOCK)) == 1
-    favour(monkeypatch, engine, {" ": 20.0, "y": 19.0})
-    assert [text.strip() for text in texts(engine, BLOCK)] == ["y"]
+    """Every middle is one token here, and another one is likely in its place."""
+    tokenizer: Tokenizer = engine._pipeline._tokenizer  # pyright: ignore[reportPrivateUsage]
+    opening, [first], [other] = tokenizer.encode("    "), tokenizer.encode(said), tokenizer.encode("y")
+    begun: list[tuple[int, ...]] = []
+
+    def written(*_args: Any, forced_ids: tuple[int, ...], forks: Forks | None, **_options: Any) -> Pieces[Written]:
+        yield
+        begun.append(tuple(forced_ids))
+        if forks is not None:
+            likely_V = torch.zeros(288)
+            likely_V[[first, other]] = 20.0
+            forks.passed(opening, first, likely_V)
+        return Written(ids=[*(forced_ids or (*opening, first))], ended=True, passes=1)
+
+    monkeypatch.setattr(left_to_right, "write", written)
+    texts(engine, context)
+    assert begun == [(), (*opening, other)][:num]
 
 
 def test_second_candidate_is_not_begun_without_the_time_that_the_first_took(
