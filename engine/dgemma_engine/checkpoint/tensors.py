@@ -132,8 +132,8 @@ class CheckpointWeights:
         """See `StoredWeights.packed_bytes`."""
         if not self.can_stay_packed(source):
             return None
-        keys = [f"{name}.{suffix}" for name in source.matrices for suffix in (*SUFFIXES, *SCALE_SUFFIXES)]
-        return sum(self.reader.header(key).num_bytes for key in dict.fromkeys(keys) if key in self.reader)
+        keys = [f"{name}.{suffix}" for name in source.matrices for suffix in SUFFIXES]
+        return sum(self.reader.header(key).num_bytes for key in keys if key in self.reader)
 
     def packed(self, source: ParameterSource, shape: torch.Size) -> QuantisedTensor:
         """See `StoredWeights.packed`."""

@@ -26,8 +26,10 @@ class RetryPolicy:
     longest_absent_pause_s: float = 8.0
 
     def __post_init__(self) -> None:
-        if not 0 < self.first_pause_s <= self.longest_pause_s:
-            raise ValueError(f"0 < {self.first_pause_s=} <= {self.longest_pause_s=} must hold")
+        if not 0 < self.first_pause_s <= min(self.longest_pause_s, self.longest_absent_pause_s):
+            raise ValueError(
+                f"0 < {self.first_pause_s=} <= {self.longest_pause_s=}, {self.longest_absent_pause_s=} must hold"
+            )
 
     def pause_s(self, num_failures: int) -> float:
         """Returns the seconds until the next attempt, after `num_failures` failures before the last one."""

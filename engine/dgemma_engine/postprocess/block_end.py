@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from dgemma_engine.postprocess.extent import columns
+
 _TAB = 8
 _CLOSERS = frozenset(")]}")
 
@@ -65,7 +67,7 @@ def whole_part(text: str, prefix: str) -> str:
     """
     lines, least = text.split("\n"), _least_column(prefix)
     for index in range(len(lines) - 1, 0, -1):
-        if lines[index].strip() and not lines[index - 1].strip() and _depth(lines[index]) <= least:
+        if lines[index].strip() and not lines[index - 1].strip() and columns(lines[index]) <= least:
             return "\n".join(lines[:index]).rstrip()
     return "\n".join(lines[:-1]).rstrip()
 
@@ -73,8 +75,4 @@ def whole_part(text: str, prefix: str) -> str:
 def _least_column(prefix: str) -> int:
     """Returns the least indentation of the block: that of the hole's line, or more than that of the text before it."""
     line = prefix[prefix.rfind("\n") + 1 :]
-    return _depth(line) + bool(line.strip())
-
-
-def _depth(line: str) -> int:
-    return len(line[: len(line) - len(line.lstrip(" \t"))].expandtabs(_TAB))
+    return columns(line) + bool(line.strip())

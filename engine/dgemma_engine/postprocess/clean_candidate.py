@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Iterator
 
 from dgemma_engine.postprocess.deduplicate import splits_word, without_strings
+from dgemma_engine.postprocess.lexer import OPENER_OF
 from dgemma_engine.protocol.messages import Context, Extent
 
 _COMMENT_LINE = re.compile(r"^[ \t]*(?:#|//).*", re.MULTILINE)
@@ -18,7 +19,6 @@ _INSIDE_WORD = re.compile(r"\w\w")
 _LETTER = re.compile(r"[^\W\d_]")
 _MEMBER = re.compile(r"[,.(\[]")
 _ESCAPE = re.compile(r"[\\%&]")
-_OPENER_OF = {")": "(", "]": "[", "}": "{"}
 
 _CHARS_EACH_SIDE = 4_000
 _ANY_NUMBER = 1_000
@@ -207,9 +207,9 @@ def _match_brackets(bare: str, opened: list[str]) -> tuple[int, int, int]:
     that were open before still are.
     """
     num_closing, num_passed, num_kept = 0, 0, len(opened)
-    num_open = {opener: opened.count(opener) for opener in _OPENER_OF.values()}
+    num_open = {opener: opened.count(opener) for opener in OPENER_OF.values()}
     for bracket in _NO_BRACKETS.sub("", bare):
-        opener = _OPENER_OF.get(bracket)
+        opener = OPENER_OF.get(bracket)
         if opener is None:
             opened.append(bracket)
             num_open[bracket] += 1

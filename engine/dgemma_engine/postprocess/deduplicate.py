@@ -11,6 +11,7 @@ import re
 from collections.abc import Mapping
 
 from dgemma_engine.postprocess.cursor_context import CursorContext
+from dgemma_engine.postprocess.lexer import CLOSER_OF
 
 _LETTER = re.compile(r"[^\W\d_]")
 _INSIDE_WORD = re.compile(r"\w\w")
@@ -20,7 +21,6 @@ _COPIES = 3
 # Tables and lists of equal items are written by people.
 _COPIES_OF_ITEMS = 6
 _BRACKETS = " \t()[]{};,"
-_CLOSER_OF = {"(": ")", "[": "]", "{": "}"}
 _PUNCTUATION = frozenset("{)]}>\"'`:;, \t")
 _CHARS_EACH_SIDE = 1_000
 # Counting brackets takes time in proportion to the line; only a line that repeats one piece has more candidates.
@@ -126,8 +126,8 @@ def num_unbalanced(line: str) -> int:
     unbalanced = sum(bare.count(quote) for quote in "\"'`")
     stack: list[str] = []
     for character in bare:
-        if character in _CLOSER_OF:
-            stack.append(_CLOSER_OF[character])
+        if character in CLOSER_OF:
+            stack.append(CLOSER_OF[character])
         elif character in ")]}":
             if stack and stack[-1] == character:
                 stack.pop()

@@ -24,7 +24,7 @@ def delta(base: str, new: str) -> list[Piece]:
         base: the earlier text.
         new: the text.
     """
-    num_before = _num_common(base, new, min(len(base), len(new)))
+    num_before = num_common(base, new, min(len(base), len(new)))
     num_after = _num_common_end(base, new, min(len(base), len(new)) - num_before)
     if num_before < _LEAST_COPIED_CHARS:
         num_before = 0
@@ -34,7 +34,7 @@ def delta(base: str, new: str) -> list[Piece]:
     end, typed = len(new) - num_after, _typed(base, new, num_before)
     if typed is not None:
         at, start = typed
-        length = _num_common(base[start:], new[at:], end - at)
+        length = num_common(base[start:], new[at:], end - at)
         pieces += [new[num_before:at]] * (at > num_before) + [(start, length)]
         num_before = at + length
     pieces += _between(base, new[num_before:end])
@@ -102,7 +102,7 @@ def _between(base: str, text: str) -> list[Piece]:
             continue
         # The block may have more in common with its place before it, and after it.
         back = _num_common_end(base[:start], text[begin:at], min(start, at - begin))
-        length = _BLOCK_CHARS + _num_common(base[start + _BLOCK_CHARS :], text[at + _BLOCK_CHARS :], len(text))
+        length = _BLOCK_CHARS + num_common(base[start + _BLOCK_CHARS :], text[at + _BLOCK_CHARS :], len(text))
         if at - back > begin:
             pieces.append(text[begin : at - back])
         pieces.append((start - back, back + length))
@@ -112,7 +112,7 @@ def _between(base: str, text: str) -> list[Piece]:
     return pieces
 
 
-def _num_common(one: str, other: str, most: int) -> int:
+def num_common(one: str, other: str, most: int) -> int:
     """Returns the number of equal characters at the beginning, at most `most`; by halving, since texts are long."""
     low, high = 0, min(most, len(one), len(other))
     while low < high:

@@ -20,6 +20,8 @@ import itertools
 from collections import OrderedDict
 from dataclasses import dataclass
 
+from dgemma_engine.protocol.text_delta import num_common
+
 # Long enough that no two places of one client's files agree by chance; short enough to be found at once.
 _MARK_CHARS = 96
 # A window that has moved is cut by a sixth at its beginning, which serves for as much typing.
@@ -139,7 +141,7 @@ def _start_in(window: _Window, prefix: str, end: str) -> tuple[int, int] | None:
 def _in_common(last: str, new: str) -> int:
     """Returns how many characters two texts of one document have in common; 0 if they are of two documents."""
     most = min(len(last), len(new), _KEPT_CHARS)
-    num = _shared(last, new, most)
+    num = num_common(last, new, most)
     if num == most:
         return num
     if num < _MUCH_IN_COMMON:
@@ -147,15 +149,3 @@ def _in_common(last: str, new: str) -> int:
     # A line above the cursor may have been added or removed.
     is_near = most - num <= _NEAR_CURSOR or last[-_NEAR_CURSOR:] in new or new[-_NEAR_CURSOR:] in last
     return num if is_near else 0
-
-
-def _shared(one: str, other: str, most: int) -> int:
-    """Returns the length of the longest common beginning, at most `most`; by halving, since texts are long."""
-    low, high = 0, most
-    while low < high:
-        middle = (low + high + 1) // 2
-        if one[low:middle] == other[low:middle]:
-            low = middle
-        else:
-            high = middle - 1
-    return low
