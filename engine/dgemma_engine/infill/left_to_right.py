@@ -49,10 +49,11 @@ def propose(
         draft: the best candidate so far; empty if there is none.
     """
     writer = _Writer(model, task, cache, cancel, draft=draft)
-    forks, proposals, started_s = Forks(), Proposals(), cancel.clock()
-    written = yield from writer.write(proposals, writer.given_ids, writer.draft_ids(draft), forks)
+    proposals, started_s = Proposals(), cancel.clock()
+    forks = Forks() if task.options.forks and not draft else None
+    written = yield from writer.write(proposals, writer.given_ids, writer.draft_ids(draft), forks=forks)
     first_s = cancel.clock() - started_s
-    if draft or not task.options.forks:
+    if forks is None:
         return proposals
     # Who asks for a line waits for the better of two, but not for two blocks.
     on_demand = task.context.on_demand
@@ -63,7 +64,7 @@ def propose(
     fork = forks.best(lambda ids: writer.leads_away(ids, text))
     if fork is not None and fork.logprob >= _LEAST_LOGPROB:
         # What followed in the first one often follows here as well.
-        yield from writer.write(proposals, fork.ids, written.ids[len(fork.ids) :], None)
+        yield from writer.write(proposals, fork.ids, written.ids[len(fork.ids) :])
     return proposals
 
 
@@ -109,7 +110,12 @@ class _Writer:
         return ids[num_given:] if tuple(ids[:num_given]) == self.given_ids else []
 
     def write(
-        self, proposals: Proposals, begun_ids: Sequence[int], draft_ids: Sequence[int], forks: Forks | None
+        self,
+        proposals: Proposals,
+        begun_ids: Sequence[int],
+        draft_ids: Sequence[int],
+        *,
+        forks: Forks | None = None,
     ) -> Pieces[Written]:
         """Writes one middle and adds it to the proposals, if it is one.
 
@@ -117,7 +123,7 @@ class _Writer:
             proposals: receives it, and the passes.
             begun_ids: its first tokens.
             draft_ids: a guess at those after them.
-            forks: see the function `write`; None for a middle that is not the first.
+            forks: see the function `write`.
         """
         task, model, observer = self._task, self._model, self._task.observer
         writing = observer.writing(begun_ids, draft_ids) if observer is not None else None
@@ -142,11 +148,13 @@ class _Writer:
             recorder=writing,
             forks=forks,
         )
+        is_first = not proposals.passes
         proposals.passes += written.passes
-        is_first, is_late = forks is not None, self._cancel.finish is not None
         if is_first:
             proposals.finish = Finish.STABLE if written.ended else Finish.STEP_LIMIT
-        if written.ended or (not (is_late and not is_first) and (not self._has_draft or task.context.on_demand)):
+        # A second text that time ran out for says less than the first; a draft that was not confirmed says nothing.
+        is_broken_off = self._has_draft and not task.context.on_demand if is_first else self._cancel.finish is not None
+        if written.ended or not is_broken_off:
             text = self._text(written, is_block=leaves is not None)
             if text:
                 found = Proposal(text=text, source=CandidateSource.LEFT_TO_RIGHT, is_cut=not written.ended)
