@@ -66,8 +66,9 @@ test-clients: setup $(CLIENTS_STAMP) ## run the tests with clients of other proj
 lint: setup ## style, formatting, import contracts
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/lint-imports
 
-types: setup ## strict type check
+types: setup ## strict type check, and a basic one of the benchmarks
 	$(BIN)/basedpyright
+	$(BIN)/basedpyright -p engine/bench/pyrightconfig.json
 
 format: setup ## format the code
 	$(BIN)/ruff format . && $(BIN)/ruff check --fix .
@@ -121,8 +122,11 @@ bench-gguf: setup ## products with weights of a GGUF file as they are stored, an
 bench-messages: setup ## processor time of the dearest message about texts of 10^6 and 10^7 characters
 	$(BIN)/python engine/bench/server/message_cost.py $(RECORD)
 
+# MODEL=small replays them with that model.
+MODEL ?= tiny
+
 bench-typing: setup ## traces of keys replayed against the real server and engine: answers, waiting, wasted steps
-	$(BIN)/python engine/bench/server/typing_traces.py $(RECORD)
+	$(BIN)/python engine/bench/server/typing_traces.py --model $(MODEL) $(RECORD)
 
 figures: setup ## the figures that documents quote, rewritten from engine/bench/results
 	$(BIN)/python engine/bench/documents/figures.py

@@ -148,9 +148,15 @@ def test_typing_benchmark_ends_with_the_documented_keys(
     played = SimpleNamespace(asked=[asked(1.0, 0.0), asked(2.0, 1.5), asked(None, 0.0)], keys=3, accepted=0)
 
     @asynccontextmanager
-    async def watched(folder: Path) -> AsyncGenerator[Path]:
+    async def watched(folder: Path, _model: str) -> AsyncGenerator[Any]:
         (folder / "server.log").touch()
-        yield folder / "runs.jsonl"
+        (folder / "engine.err").write_text(failure)
+        cpu_s = iter((1.0, 1.75))
+        yield traces.Watched(
+            runs=folder / "runs.jsonl",
+            errors=folder / "engine.err",
+            process=SimpleNamespace(cpu_times=lambda: SimpleNamespace(user=next(cpu_s), system=0.5)),
+        )
 
     async def play(*_: object) -> tuple[list[Any], list[Tally]]:
         return [played], [Tally(Sources(2, 0), 0, 0, 0, 0)]
@@ -158,9 +164,15 @@ def test_typing_benchmark_ends_with_the_documented_keys(
     async def storm(*_: object) -> dict[str, Any]:
         return {}
 
+    failure = ""
     for name, function in (("watched", watched), ("play", play), ("storm", storm)):
         monkeypatch.setattr(traces, name, function)
     monkeypatch.setattr(sys, "argv", ["typing_traces.py", "--traces", "1", "--out", str(tmp_path)])
     traces.main()
     result = last_line(capsys)
     assert {key: result[key] for key in documented("make bench-typing")} == {"unanswered": 1, "stale_applied": 1}
+    assert result["engine_cpu_s_per_100_keys"] == 25.0
+    failure = "Traceback (most recent call last):\nValueError: no"
+    with pytest.raises(SystemExit, match=r"(?s)the engine failed, so nothing was measured.*ValueError: no") as raised:
+        traces.main()
+    assert raised.value.code

@@ -180,7 +180,7 @@ def _merge_norm(device: torch.device) -> Call:
     row, weight = floats(device, CANVAS, HIDDEN), floats(device, HIDDEN)
     parts, scalar = floats(device, CANVAS, NUM_SELECTED, HIDDEN), floats(device, 1)
     readers = _readers(weight)
-    return lambda table: rows.merge_norm(row, row, parts, (weight,) * 3, scalar, readers, EPS, table=table)
+    return lambda table: rows.merge_norm(row, row, parts, (weight, weight, weight), scalar, readers, EPS, table=table)
 
 
 def _quantise(device: torch.device) -> Call:

@@ -62,7 +62,7 @@ _TARGETS = {
 
 async def overhead(cluster: LocalCluster, rounds: int) -> dict[str, float]:
     """Returns what handle and HTTP add to the socket, one request at a time, medians of differences in a round."""
-    handle = cluster.handle.options(method_name="infill", stream=True, session_id="one")
+    handle: Any = cluster.handle.options(method_name="infill", stream=True, session_id="one")
     times_ms: dict[str, list[float]] = {"socket": [], "handle": [], "http": []}
     with tempfile.TemporaryDirectory(prefix="dgemma-") as runtime:
         async with echo_engine(runtime) as client, cluster.remote() as remote:

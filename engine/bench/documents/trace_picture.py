@@ -39,7 +39,7 @@ def page_in(folder: Path) -> Path:
 
 
 def main() -> int:
-    from playwright.sync_api import sync_playwright
+    from playwright.sync_api import FloatRect, sync_playwright
 
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=ROOT / "docs/images/trace.png")
@@ -53,7 +53,7 @@ def main() -> int:
         print(f"cut: {CUT!r}; found: {found!r}; {page.locator('#summary').inner_text()}")
         box = page.locator(".halves").bounding_box()
         assert box is not None
-        clip = {"x": 0, "y": 0, "width": WIDTH, "height": box["y"] + box["height"] + 12}
+        clip: FloatRect = {"x": 0, "y": 0, "width": WIDTH, "height": box["y"] + box["height"] + 12}
         arguments.out.parent.mkdir(parents=True, exist_ok=True)
         page.screenshot(path=arguments.out, full_page=True, clip=clip)
         browser.close()

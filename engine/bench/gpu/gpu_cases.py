@@ -21,7 +21,14 @@ from dgemma_engine.diffusion.canvas import Row
 from dgemma_engine.diffusion.denoiser import Denoiser
 from dgemma_engine.diffusion.eager_executor import EagerExecutor
 from dgemma_engine.diffusion.pass_queue import PassQueue
-from dgemma_engine.diffusion.sampler import EntropyBound, Sampler, StableAndConfident, TemperatureSchedule, UniformNoise
+from dgemma_engine.diffusion.sampler import (
+    EntropyBound,
+    Sampler,
+    StableAndConfident,
+    StopRule,
+    TemperatureSchedule,
+    UniformNoise,
+)
 from dgemma_engine.diffusion.step_executor import StepExecutor
 from dgemma_engine.infill.likelihood import Branch, likelihoods
 from dgemma_engine.model.kv_cache import PromptCache
@@ -186,7 +193,7 @@ class Bench:
         likelihoods(self.model, cache, ids[-1], branches, end_ids=frozenset(), banned_ids=[])
 
     def _denoise(
-        self, cache: PromptCache, num_steps: int, stop: StableAndConfident, *, block: Sequence[int] = (), seed: int = 0
+        self, cache: PromptCache, num_steps: int, stop: StopRule, *, block: Sequence[int] = (), seed: int = 0
     ) -> int:
         """Returns the steps made on one whole canvas."""
         rows = [Row(num_free=self.sizes.canvas, seed=seed)]
@@ -203,7 +210,7 @@ class Bench:
         cache: PromptCache,
         rows: Sequence[Row],
         num_steps: int,
-        stop: StableAndConfident,
+        stop: StopRule,
         block: Sequence[int] = (),
         *,
         queue: PassQueue | None = None,

@@ -207,7 +207,7 @@ async def _outcome(connection: EngineConnection, document: str, number: int) -> 
     drafts: list[Draft] = []
     on_draft = drafts.append if number % 3 == 0 else None
     if number % 7 == 0:
-        begun = asyncio.create_task(connection.infill(asked))
+        begun = asyncio.ensure_future(connection.infill(asked))
         await asyncio.sleep(0.001)
         begun.cancel()
         await asyncio.gather(begun, return_exceptions=True)

@@ -45,12 +45,16 @@ async def replay(request: Any, folder: Path) -> dict[str, Any]:
     lines = SOURCE.read_text(encoding="utf-8").splitlines(keepends=True)  # noqa: ASYNC240
     before, after = "".join(lines[:FIRST_LINE]), "".join(lines[FIRST_LINE + NUM_TYPED_LINES :])
     typed = "".join(lines[FIRST_LINE : FIRST_LINE + NUM_TYPED_LINES])
-    async with watched(folder) as runs, running_server(str(folder)) as (url, _pid), Connection.open(url) as connection:
-        known = len(read_runs(runs))
+    async with (
+        watched(folder) as engine,
+        running_server(str(folder)) as (url, _pid),
+        Connection.open(url) as connection,
+    ):
+        known = len(read_runs(engine.runs))
         for num_keys in range(len(typed) + 1):
             status, _ = await connection.post(*request(before + typed[:num_keys], "\n" + after))
             assert status == 200
-        encoded = [run["encoded"] for run in read_runs(runs)[known:]]
+        encoded = [run["encoded"] for run in read_runs(engine.runs)[known:]]
     assert len(encoded) == len(typed) + 1, (len(encoded), len(typed) + 1)
     keys = encoded[1:]
     return {

@@ -53,7 +53,7 @@ class InstantEngine:
         pass
 
 
-async def connect(*, on_progress: Callable[[Progress], None], on_closed: Callable[[], None]) -> InstantEngine:
+async def connect(*, on_progress: Callable[[Progress], None], on_closed: Callable[[], None]) -> Any:
     on_progress(Progress(state=EngineState.READY, percent=100))
     return InstantEngine()
 
@@ -94,7 +94,7 @@ class Editor:
         body = _body(method, params, id=wanted)
         decoding_ms = _decoding_ms(body)
         started_s = time.process_time()
-        self.server.protocol.receive(body)
+        self.server.messages.receive(body)
         while wanted not in self.written.ids:
             self.written.news.clear()
             await self.written.news.wait()
@@ -105,7 +105,7 @@ class Editor:
         body = _body(method, params)
         decoding_ms = _decoding_ms(body)
         started_s = time.process_time()
-        self.server.protocol.receive(body)
+        self.server.messages.receive(body)
         await asyncio.sleep(0)
         await asyncio.sleep(0)
         return {"ms": (time.process_time() - started_s) * 1e3, "decoding_ms": decoding_ms}

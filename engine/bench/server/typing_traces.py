@@ -1,7 +1,8 @@
 """Traces of typing replayed over stdio against the real server and engine, and a burst of 200 requests.
 
 The traces are `traces.jsonl`: typing, bursts, backspaces, jumps, accepts, undo, pastes, several documents and windows,
-in files of the standard library with a piece taken out that is typed again. The embedded model runs on the processor.
+in files of the standard library with a piece taken out that is typed again. The model runs on the processor, whose
+seconds are counted while the traces are played. A run that the engine failed in is no result.
 """
 
 from __future__ import annotations
@@ -14,11 +15,13 @@ import tempfile
 import time
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # where `record` lies
 
+import psutil
 import record
 from dgemma_engine.errors import EngineUnavailable
 from dgemma_engine.ipc.client import EngineClient
@@ -37,12 +40,35 @@ _TARGETS = {
 }
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Watched:
+    """A watched engine.
+
+    Attributes:
+        runs: the file of its runs.
+        errors: what it wrote to its standard error.
+        process: its process.
+    """
+
+    runs: Path
+    errors: Path
+    process: psutil.Process
+
+    def cpu_s(self) -> float:
+        """Returns the seconds that it has spent on the processor."""
+        times = self.process.cpu_times()
+        return times.user + times.system
+
+
 @asynccontextmanager
-async def watched(folder: Path) -> AsyncGenerator[Path]:
-    """Runs the watched engine in `folder`; gives the file of its runs."""
-    runs = folder / "runs.jsonl"
+async def watched(folder: Path, model: str = TINY) -> AsyncGenerator[Watched]:
+    """Runs the watched engine in `folder`."""
+    runs, errors = folder / "runs.jsonl", folder / "engine.err"
     script = str(Path(__file__).with_name("watched_engine.py"))
-    process = await asyncio.create_subprocess_exec(sys.executable, script, str(folder), str(runs))
+    with errors.open("wb") as written:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, script, str(folder), str(runs), model, stderr=written
+        )
     location = EngineLocation.locate({"DGEMMA_RUNTIME_DIR": str(folder)})
     try:
         while True:
@@ -52,7 +78,7 @@ async def watched(folder: Path) -> AsyncGenerator[Path]:
                 break
             except EngineUnavailable:
                 await asyncio.sleep(0.1)
-        yield runs
+        yield Watched(runs=runs, errors=errors, process=psutil.Process(process.pid))
     finally:
         process.terminate()
         await process.wait()
@@ -214,20 +240,29 @@ def _times(name: str, asked: list[Asked]) -> dict[str, float | None]:
 
 
 async def measure(traces: list[dict[str, Any]], options: dict[str, Any]) -> dict[str, Any]:
-    """Plays all traces one after another, then the storm."""
+    """Plays all traces one after another, then the storm.
+
+    Raises:
+        SystemExit: the engine failed.
+    """
     with tempfile.TemporaryDirectory(prefix="dgemma-") as name:
         folder = Path(name)
-        async with watched(folder) as runs:
+        async with watched(folder, options["engine"]["model"]) as engine:
             windows: list[Window] = []
             tallies: list[Any] = []
+            begun_s = engine.cpu_s()
             for trace in traces:
                 some, counts = await play(trace, folder, options)
                 windows += some
                 tallies += counts
                 print(f"{trace['name']}: {sum(len(window.asked) for window in some)} requests", file=sys.stderr)
-            typed = read_runs(runs)
-            result = figures(windows, tallies, typed) | await storm(folder, runs)
+            spent_s = engine.cpu_s() - begun_s
+            result = figures(windows, tallies, read_runs(engine.runs))
+            result["engine_cpu_s_per_100_keys"] = round(100 * spent_s / max(1, result["keys"]), 2)
+            result |= await storm(folder, engine.runs)
             log = (folder / "server.log").read_text()
+            if "Traceback" in (failed := engine.errors.read_text()):
+                raise SystemExit(f"the engine failed, so nothing was measured:\n{failed}")
     return {"traces": len(traces), **result, "server_log_lines": len(log.splitlines())}
 
 
@@ -237,11 +272,13 @@ def main() -> None:
     record.add_destination(parser)
     parser.add_argument("--traces", type=int, default=None, help="only so many")
     parser.add_argument("--no-speculation", action="store_true")
+    parser.add_argument("--model", choices=("tiny", "small", "coder"), default=TINY, help="default: tiny")
     args = parser.parse_args()
     traces = [json.loads(line) for line in TRACES.read_text().splitlines()][: args.traces]
-    options = {"engine": {"model": TINY, "autostart": False}, "speculation": not args.no_speculation}
+    options = {"engine": {"model": args.model, "autostart": False}, "speculation": not args.no_speculation}
     result = asyncio.run(measure(traces, options))
-    record.write("typing", {"model": "tiny", "speculation": options["speculation"], **result, **_TARGETS}, args.out)
+    name = "typing" if args.model == TINY else f"typing_{args.model}"
+    record.write(name, {"model": args.model, "speculation": options["speculation"], **result, **_TARGETS}, args.out)
 
 
 if __name__ == "__main__":

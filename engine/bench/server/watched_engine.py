@@ -1,4 +1,4 @@
-"""The real engine behind its socket, with a record of every run: `python watched_engine.py RUNTIME RECORD`.
+"""The real engine behind its socket, with a record of every run: `python watched_engine.py RUNTIME RECORD MODEL`.
 
 A line of JSON per run: its owner, when it arrived, began, was cancelled and ended (seconds of the clock that all
 processes of a machine share), the instants of its denoising steps, the prompt tokens it encoded, and how it finished.
@@ -71,10 +71,10 @@ class WatchedEngine:
         recorder: Recorder | None = None,
     ) -> Pieces[Infill]:
         stamped = _Stamped()
-        if cancel._event.is_set():
+        if cancel.cancelled:
             stamped.set()
         # Whoever set the old one in between is seen by the next look at the deadline only; it has not happened.
-        cancel._event = stamped
+        object.__setattr__(cancel, "event", stamped)
         steps_s: list[float] = []
 
         def drafted(draft: Draft) -> None:
@@ -86,7 +86,7 @@ class WatchedEngine:
         row: dict[str, Any] = {
             "document": context.document,
             "speculative": context.speculative,
-            "arrived_s": cancel._deadline_s - context.deadline_ms / 1_000,
+            "arrived_s": cancel.deadline_s - context.deadline_ms / 1_000,
             "started_s": started_s,
             "cancelled_s": stamped.at_s,
             "ended_s": time.monotonic(),
@@ -105,7 +105,7 @@ def main() -> None:
     location = EngineLocation.locate(os.environ | {"DGEMMA_RUNTIME_DIR": sys.argv[1]})
 
     def load(report: Callable[[int, str], None]) -> WatchedEngine:
-        return WatchedEngine(Engine.load(model_folder("tiny"), device="cpu", report=report), Path(sys.argv[2]))
+        return WatchedEngine(Engine.load(model_folder(sys.argv[3]), device="cpu", report=report), Path(sys.argv[2]))
 
     daemon.run(location, load=load, idle_s=None)
 

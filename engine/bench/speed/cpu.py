@@ -170,7 +170,7 @@ def exported(gguf: Path, folder: Path) -> Path:
             num_key_value_heads=config.num_key_value_heads,
             max_position_embeddings=config.max_position_embeddings,
             rms_norm_eps=config.rms_norm_eps,
-            rope_theta=config.rope_theta,
+            rope_parameters={"rope_type": "default", "rope_theta": config.rope_theta},
             tie_word_embeddings=ours.lm_head is None,
         )
     )
