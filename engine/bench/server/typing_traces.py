@@ -23,6 +23,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # where `record` lies
 
 import psutil
 import record
+from dgemma_engine.checkpoint.builtin import model_folder
 from dgemma_engine.errors import EngineUnavailable
 from dgemma_engine.ipc.client import EngineClient
 from dgemma_engine.ipc.endpoint import EngineLocation
@@ -69,7 +70,7 @@ async def watched(folder: Path, model: str = TINY) -> AsyncGenerator[Watched]:
         process = await asyncio.create_subprocess_exec(
             sys.executable, script, str(folder), str(runs), model, stderr=written
         )
-    location = EngineLocation.locate({"DGEMMA_RUNTIME_DIR": str(folder)})
+    location = EngineLocation.locate({"DGEMMA_RUNTIME_DIR": str(folder)}, model=model)
     try:
         while True:
             try:
@@ -261,8 +262,9 @@ async def measure(traces: list[dict[str, Any]], options: dict[str, Any]) -> dict
             result["engine_cpu_s_per_100_keys"] = round(100 * spent_s / max(1, result["keys"]), 2)
             result |= await storm(folder, engine.runs)
             log = (folder / "server.log").read_text()
-            if "Traceback" in (failed := engine.errors.read_text()):
-                raise SystemExit(f"the engine failed, so nothing was measured:\n{failed}")
+            failed = engine.errors.read_text()
+            if "Traceback" in failed or not result["engine_runs"]:
+                raise SystemExit(f"the engine failed or was never asked, so nothing was measured:\n{failed}{log}")
     return {"traces": len(traces), **result, "server_log_lines": len(log.splitlines())}
 
 
@@ -275,7 +277,9 @@ def main() -> None:
     parser.add_argument("--model", choices=("tiny", "small", "coder"), default=TINY, help="default: tiny")
     args = parser.parse_args()
     traces = [json.loads(line) for line in TRACES.read_text().splitlines()][: args.traces]
-    options = {"engine": {"model": args.model, "autostart": False}, "speculation": not args.no_speculation}
+    # The servers have a home of their own, where no model was fetched.
+    model = TINY if args.model == TINY else str(model_folder(args.model))
+    options = {"engine": {"model": model, "autostart": False}, "speculation": not args.no_speculation}
     result = asyncio.run(measure(traces, options))
     name = "typing" if args.model == TINY else f"typing_{args.model}"
     record.write(name, {"model": args.model, "speculation": options["speculation"], **result, **_TARGETS}, args.out)

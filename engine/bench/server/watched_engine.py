@@ -102,7 +102,7 @@ class WatchedEngine:
 
 def main() -> None:
     """Serves until it is stopped."""
-    location = EngineLocation.locate(os.environ | {"DGEMMA_RUNTIME_DIR": sys.argv[1]})
+    location = EngineLocation.locate(os.environ | {"DGEMMA_RUNTIME_DIR": sys.argv[1]}, model=sys.argv[3])
 
     def load(report: Callable[[int, str], None]) -> WatchedEngine:
         return WatchedEngine(Engine.load(model_folder(sys.argv[3]), device="cpu", report=report), Path(sys.argv[2]))
