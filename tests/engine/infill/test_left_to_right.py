@@ -85,7 +85,7 @@ def test_beginning_that_is_unlikely_is_not_written_on(engine: Engine, monkeypatc
 
 def test_end_of_the_middle_is_no_other_beginning(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     """The first text without its last token would be shown beside it, and says nothing else."""
-    favour(monkeypatch, engine, {"x": 20.0, "": 19.5, "y": 18.0})
+    favour(monkeypatch, engine, {"x": 20.0, "": 19.5, "y": 19.0})
     first, second = texts(engine, LINE)
     assert first[0] == "x" and second[0] == "y"
 
