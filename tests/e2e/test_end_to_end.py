@@ -8,6 +8,7 @@ import os
 import socket
 import sys
 import time
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -124,6 +125,15 @@ async def denoising(client: EngineClient) -> None:
             await asyncio.sleep(0.02)
 
 
+async def asked(editor: Editor, position: types.Position, watcher: EngineClient) -> asyncio.Task[Any]:
+    """Asks until the engine is at work on it: a request that the connection kept waiting is answered with nothing."""
+    while True:
+        task = asyncio.create_task(editor.ask(position))
+        await denoising(watcher)
+        if not task.done():
+            return task
+
+
 async def idle(client: EngineClient) -> None:
     """Waits until the engine has nothing to do, and checks that its step counter stands still."""
     async with asyncio.timeout(30):
@@ -146,9 +156,13 @@ async def test_cancel_stops_the_denoising(tmp_path: Path, endless: Path, watcher
             position=position,
             context=types.InlineCompletionContext(trigger_kind=types.InlineCompletionTriggerKind.Automatic),
         )
-        future = editor.client.protocol.send_request("textDocument/inlineCompletion", params, msg_id="q1")
-        await denoising(watcher)
-        editor.client.cancel_request(types.CancelParams(id="q1"))
+        for number in count():
+            future = editor.client.protocol.send_request("textDocument/inlineCompletion", params, msg_id=f"q{number}")
+            await denoising(watcher)
+            # As in `asked`.
+            if not future.done():
+                break
+        editor.client.cancel_request(types.CancelParams(id=f"q{number}"))
         with pytest.raises(JsonRpcException) as caught:
             await asyncio.wait_for(asyncio.wrap_future(future), 10)
         assert caught.value.code == REQUEST_CANCELLED
@@ -157,9 +171,7 @@ async def test_cancel_stops_the_denoising(tmp_path: Path, endless: Path, watcher
 
 async def test_newer_request_supersedes(tmp_path: Path, endless: Path, watcher: EngineClient) -> None:
     async with session(tmp_path, options=endless_options(endless)) as editor:
-        position = editor.open("x = |\ny = \n")
-        first = asyncio.create_task(editor.ask(position))
-        await denoising(watcher)
+        first = await asked(editor, editor.open("x = |\ny = \n"), watcher)
         second = asyncio.create_task(editor.ask(types.Position(line=1, character=4)))
         with pytest.raises(JsonRpcException) as caught:
             await asyncio.wait_for(first, 10)
@@ -172,8 +184,7 @@ async def test_newer_request_supersedes(tmp_path: Path, endless: Path, watcher: 
 async def test_answer_for_an_older_text_is_not_given(tmp_path: Path, endless: Path, watcher: EngineClient) -> None:
     options = endless_options(endless) | {"deadlineMs": 1_000}
     async with session(tmp_path, options=options) as editor:
-        task = asyncio.create_task(editor.ask(editor.open("x = |")))
-        await denoising(watcher)
+        task = await asked(editor, editor.open("x = |"), watcher)
         editor.edit(types.Position(line=0, character=0), types.Position(line=0, character=1), "yy")
         with pytest.raises(JsonRpcException) as caught:
             await asyncio.wait_for(task, 10)
@@ -183,8 +194,7 @@ async def test_answer_for_an_older_text_is_not_given(tmp_path: Path, endless: Pa
 
 async def test_request_ends_with_its_editor(tmp_path: Path, endless: Path, watcher: EngineClient) -> None:
     async with session(tmp_path, options=endless_options(endless)) as editor:
-        task = asyncio.create_task(editor.ask(editor.open("x = |")))
-        await denoising(watcher)
+        task = await asked(editor, editor.open("x = |"), watcher)
     assert isinstance(await asyncio.wait_for(task, 10), list), "answered before the server ends"
     await idle(watcher)
 
@@ -211,8 +221,7 @@ async def test_two_editors_share_one_engine(tmp_path: Path, runtime: Path) -> No
 async def test_engine_killed_in_mid_request(tmp_path: Path, endless: Path, watcher: EngineClient) -> None:
     async with session(tmp_path, options=endless_options(endless)) as editor:
         position = editor.open("x = |")
-        task = asyncio.create_task(editor.ask(position))
-        await denoising(watcher)
+        task = await asked(editor, position, watcher)
         killed = (await watcher.status()).pid
         psutil.Process(killed).kill()
         assert await asyncio.wait_for(task, 10) == []
