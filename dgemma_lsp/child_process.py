@@ -1,4 +1,4 @@
-"""Processes that the server starts: read line by line, and ended: asked first, killed where that takes long."""
+"""Processes that the server starts: runs one and reads its output by lines; ends one with SIGTERM, then SIGKILL."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ class ProcessFailed(Exception):
 
 
 async def run(command: Sequence[str], on_line: Callable[[bytes], None], *, name: str, patience_s: float) -> None:
-    """Runs a program of `dgemma-engine` to its end. Cancelling the caller ends the process.
+    """Runs a subcommand of `dgemma-engine` to its end. Cancelling the caller ends the process.
 
     Args:
         command: program, subcommand and arguments.
@@ -21,7 +21,7 @@ async def run(command: Sequence[str], on_line: Callable[[bytes], None], *, name:
         patience_s: see `end`.
 
     Raises:
-        ProcessFailed: it cannot be run, or failed: the last line of its standard error.
+        ProcessFailed: the program cannot be started, or it failed: the message is the last line of its standard error.
     """
     pipe = asyncio.subprocess.PIPE
     try:
@@ -49,7 +49,7 @@ async def end(process: asyncio.subprocess.Process, *, patience_s: float) -> None
 
     Args:
         process: the child.
-        patience_s: seconds until it is killed: small interrupts work that it could finish, large delays the caller.
+        patience_s: seconds from SIGTERM to SIGKILL: small interrupts work it could finish, large delays the caller.
     """
     if process.returncode is not None:
         return

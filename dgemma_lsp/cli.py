@@ -77,7 +77,7 @@ def _serve(arguments: Namespace) -> int:
     # Ctrl-C ends the program at once, without a traceback.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     if arguments.tcp is None:
-        # None where standard input was closed before the program began.
+        # Python sets it to None where standard input was closed before the program began.
         if sys.stdin is None:  # pyright: ignore[reportUnnecessaryComparison]
             raise _Refusal("standard input is closed; an editor starts dgemma-lsp with pipes, see --help", code=2)
         if not _is_writable(sys.stdout):
@@ -193,7 +193,7 @@ def _stats(arguments: Namespace) -> int:
     file = StatsFile.locate(os.environ, home=home_folder(os.environ) or NO_HOME)
     try:
         if arguments.delete:
-            print(f"{file.path}: {'removed' if file.delete() else 'is not there; nothing to forget'}")
+            print(f"{file.path}: {'removed' if file.delete() else 'does not exist; nothing to delete'}")
             return 0
         stats = file.read()
     except OSError as error:

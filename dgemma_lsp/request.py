@@ -220,7 +220,7 @@ class Completion:
         start: offset in the document of the line's start (in a very long line, of a place in it), or of what the
             selected entry replaces, in code points.
         cursor: offset of the cursor.
-        end: offset behind the covered part of the line's rest.
+        end: offset after the covered part of the line's rest.
         version: the document's version that the offsets hold for.
     """
 
@@ -255,7 +255,7 @@ def build_completions(request: Request, infill: Infill) -> tuple[Completion, ...
 
 
 def completion_at(request: Request, inserted: str, covered: int) -> Completion:
-    """Returns what puts a text at the cursor, behind the menu's selected entry where there is one.
+    """Returns the completion that inserts a text at the cursor, after the menu's selected entry where there is one.
 
     Args:
         request: the question.

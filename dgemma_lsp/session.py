@@ -221,7 +221,7 @@ class Session:
         """Returns what to show, best first; empty if private, nothing fits, no engine answers, or the text changed.
 
         An older request of the same document and channel is cancelled. The engine's work outlives its request for
-        200 ms, in case that the next one can use it.
+        200 ms, in case the next one can use it.
         """
         since_s, settings = self._clock(), self.settings
         why = self._gate.why_not_complete(self.documents.get(request.uri) or request)
@@ -274,7 +274,7 @@ class Session:
         return None if cell is None or self.privacy.is_secret(cell.text[:HEAD_CHARS]) else cell
 
     def _files(self) -> tuple[Document, ...]:
-        """Returns the open documents that stand for themselves."""
+        """Returns the open documents that are no cells of a notebook."""
         return tuple(one for one in self.documents.all() if one.uri not in self.notebooks.holders)
 
     def _infill_came(self, infill: Infill) -> None:

@@ -29,7 +29,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def argument_parser() -> argparse.ArgumentParser:
-    """Returns the parser; `command` of what it parses is the name of a command."""
+    """Returns the parser; `command` in its result is the name of the subcommand, `serve` without one."""
     parser = _Parser(
         prog="dgemma-lsp", description="Inline code completion from a diffusion model. Without a command: serve LSP."
     )
@@ -115,7 +115,7 @@ def _address(text: str) -> tuple[str, int]:
 
 
 def _file(text: str) -> str:
-    """Returns a path as settings have it; a relative one is relative to the current folder."""
+    """Returns a path in the form that settings take: with `~`, or made absolute from the current folder."""
     known = _setting("engine.keyFile")(text)
     return known if known.startswith("~") or not known else os.path.abspath(known)  # noqa: PTH100, no file is looked at
 
@@ -132,7 +132,7 @@ def _setting(key: str) -> Callable[[str], str]:
 
 
 def _entry(key: str) -> Callable[[str], str]:
-    """Returns what reads one text of a list; see `_setting`."""
+    """Returns a function that checks one entry of a list setting; see `_setting`."""
     option = next(option for option in OPTIONS if option.key == key)
 
     def read(text: str) -> str:

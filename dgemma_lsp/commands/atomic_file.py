@@ -28,7 +28,7 @@ class NewFile:
     Within the block, on the main thread, SIGTERM ends the program by `SystemExit`.
 
     Args:
-        path: what it will be called; a regular file of that name is replaced.
+        path: the file to write; a regular file of that name is replaced.
         source: a file that must not be replaced, under whatever name; None if there is none.
     """
 

@@ -39,7 +39,7 @@ async def examine(settings: Settings) -> list[Finding]:
     """
     if settings.engine_url or sys.platform == "win32":
         return await examine_elsewhere(settings)
-    # It asks the engine's socket, which Windows does not have.
+    # Imported here: it uses the engine's socket, which Windows does not have.
     from dgemma_lsp.commands.checks.probes import look_up
 
     return judge(await look_up(settings, os.environ))
@@ -53,7 +53,7 @@ def judge(facts: Facts) -> list[Finding]:
 
 
 def is_usable(findings: Sequence[Finding]) -> bool:
-    """Whether a completion can come."""
+    """Whether completions work: no check failed."""
     return all(finding.verdict is not Severity.FAIL for finding in findings)
 
 
@@ -66,7 +66,7 @@ def to_table(findings: Sequence[Finding]) -> str:
         if finding.remedy:
             rows.append(f"{'':<4}  {'':<{width}}  -> {finding.remedy}")
     rows.append(
-        "Nothing found that stands in the way of completions."
+        "No problem found that prevents completions."
         if is_usable(findings)
         else "Completions do not work yet: see the lines marked fail."
     )

@@ -1,4 +1,4 @@
-"""FILE:LINE:COLUMN on a command line -> the file's text and an offset in it. The only module that reads a file."""
+"""FILE:LINE:COLUMN on a command line -> the file's text and an offset in it. Reads the file."""
 
 from __future__ import annotations
 

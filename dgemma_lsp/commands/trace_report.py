@@ -1,4 +1,4 @@
-"""A recorded request and its file -> the page of `dgemma-lsp trace`, one HTML file without a request or framework.
+"""A recorded request and its file -> the page of `dgemma-lsp trace`, one HTML file that loads nothing else.
 
 Keeps a screenful of text around the cursor, rounds numbers to what can be seen, and names keys as
 `trace_page/trace.js` reads them. The user's text reaches the page as JSON only, and no character of it can end the
@@ -65,7 +65,7 @@ def trace_view(request: Request, line: int, column: int, trace: Trace, status: S
     shown_before = [_short_end(text) for text in before.split("\n")[-_LINES_BEFORE - 1 :]]
     shown_after = [text[:_MOST_LINE_CHARS] for text in after.split("\n")[: _LINES_AFTER + 1]]
     if shown_after[-1:] == [""] and len(shown_after) > 1:
-        # The end of the last line begins no further one.
+        # A line end at the end of the text begins no further line.
         shown_after.pop()
     return TraceView(
         title=f"{request.path}:{line}:{column}",
@@ -94,7 +94,7 @@ def trace_view(request: Request, line: int, column: int, trace: Trace, status: S
             "is_calibrated": trace.is_calibrated,
             "num_prompt": trace.num_prompt,
             "num_left_out": trace.num_left_out,
-            # Numbered from 0 in this page, those without a text first: ids of a large vocabulary are long.
+            # Renumbered from 0 for this page, tokens without a text first: ids of a large vocabulary are long.
             "tokens": [*trace.marks.values(), *trace.tokens.values()],
             "num_marks": len(trace.marks),
             "canvases": [_canvas(canvas, numbers) for canvas in trace.canvases],

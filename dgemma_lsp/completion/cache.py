@@ -26,12 +26,12 @@ _CHARS_EACH_SIDE = 65_536
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CursorFingerprint:
-    """A cursor in a text.
+    """A cursor in a text, with hashes of the text around it instead of the text.
 
     Attributes:
         uri: names the document.
         offset: the cursor, in code points from the start of the text.
-        before: hash of the 64 Ki characters before the cursor; good within this process.
+        before: hash of the 64 Ki characters before the cursor; valid within this process.
         closers: the first brackets and quotes right after the cursor.
         after: hash of the 64 Ki characters that follow them, and of how many follow.
         elsewhere: hash of what the model sees before and after the document: other cells of a notebook.
@@ -146,7 +146,7 @@ class AnswerMatch:
     Attributes:
         answer: the answer.
         typed: what was typed since it was asked for, with `\\n` line ends; empty at the same position.
-        num_typed: characters of the document that are.
+        num_typed: length of that text in the document, where a line end may be two characters.
     """
 
     answer: EngineAnswer
@@ -216,8 +216,8 @@ class AnswerCache:
 def resume(request: Request, match: AnswerMatch) -> tuple[Completion, ...]:
     """Returns what remains of an answer, best first: at most one unless the user asked for it.
 
-    Where an editor has put a bracket after the cursor since, or one was typed over, the texts are shaped anew for the
-    document with it: the engine shaped them for one that was otherwise.
+    Where an editor has put a bracket after the cursor since, or one was typed over, the texts are shaped anew: the
+    engine shaped them for the document before that.
 
     Args:
         request: the question.

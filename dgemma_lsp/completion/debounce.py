@@ -80,8 +80,8 @@ class TypingCadence:
 
         0 for the first key after a pause, and while the engine answers in half of a gap. An engine that answers
         within a gap is asked so that its answer comes one and a half gaps after the key. A slower one cannot answer
-        before the next key: it is asked once no further key arrives. So is one whose last answer was empty: one
-        character later it is seldom another. The time that the client itself has waited since the key counts.
+        before the next key: it is asked once no further key arrives. The same holds after an empty answer:
+        one character later the answer is seldom another. The time that the client has waited since the key counts.
 
         Args:
             now_s: the clock.

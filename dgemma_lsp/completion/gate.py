@@ -17,14 +17,14 @@ OFF = f"switched off by {SECTION}.enabled"
 
 # At least as many characters as any rule about first lines reads.
 HEAD_CHARS = 8_192
-# Answers that are kept: more than anybody types in within a second.
+# Documents whose answers are kept: more than anybody types in within a second.
 _MOST_KEPT = 32
 # A link or an ignore file may change meanwhile.
 _RECHECK_S = 1.0
 
 
 class CompletionGate:
-    """Returns why nothing is offered, as one line for a person; None where something may be.
+    """Decides whether anything is offered in a document; the reason against it is one line for a person.
 
     Args:
         notebooks: the open notebooks.
@@ -32,7 +32,7 @@ class CompletionGate:
         clock: seconds that never go backwards.
 
     Attributes:
-        settings: those that hold.
+        settings: those in force.
     """
 
     def __init__(self, notebooks: Notebooks, privacy: Privacy, *, clock: Callable[[], float]) -> None:

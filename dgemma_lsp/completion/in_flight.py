@@ -1,7 +1,7 @@
 """In-flight engine requests; a task may outlive the LSP request that started it.
 
 A request that is superseded or cancelled is answered at once; the engine's work goes on for a grace period, in case
-that the next request can use it. `LatestOnly` cancels the handler of an older request of the same key.
+the next request can use it. `LatestOnly` cancels the handler of an older request of the same key.
 """
 
 from __future__ import annotations

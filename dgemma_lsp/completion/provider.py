@@ -1,6 +1,6 @@
 """Request -> completions, from the first that has an answer: cache, in-flight request, engine.
 
-Joins cache, in-flight requests and debounce. Knows no protocol types and no settings; the clock is an argument.
+Joins cache, in-flight requests and debounce. Independent of protocol types and settings; the clock is an argument.
 """
 
 from __future__ import annotations
@@ -55,8 +55,8 @@ class CompletionProvider:
         clock: seconds that never go backwards.
         stats: counts everything.
         is_current: whether a question's document is still as it was.
-        on_activity: told whether the engine works on a question, when that changes.
-        on_infill: told every answer of the engine to a question that was asked.
+        on_activity: called with whether the engine works on a question, when that changes.
+        on_infill: called with every answer of the engine to a request of the editor.
         debounce: how long to wait for the next key.
     """
 
@@ -138,7 +138,7 @@ class CompletionProvider:
         typing.put_off()
         asked = as_if_accepted(request)
         here = CursorFingerprint.of(asked)
-        # Of earlier answers the one behind the shown item is asked first.
+        # The earlier answer whose item is shown comes first.
         matches = sorted(self._cache.matches(asked, here), key=lambda match: match.answer is not typing.shown)
         given = next(filter(None, (self._given(request, match, typing) for match in matches)), None)
         if given is not None:

@@ -2,7 +2,7 @@
 
 A choice stays while the user types at one place, so that its text comes first in the prompt and is encoded once. It is
 renewed after a move to another place, changed import lines, or a visit to another document. A renewal works in slices
-of 4 ms and has 150 ms; a request waits for it at most 20 ms and otherwise takes the choice before it.
+of 4 ms and ends after 150 ms; a request waits for it at most 20 ms and otherwise uses the previous choice.
 """
 
 from __future__ import annotations
@@ -41,9 +41,9 @@ class CollectorLimits:
     """How much is collected, and how long it may take.
 
     Attributes:
-        budget_ms: a renewal ends after so long and keeps what it has found; small misses definitions in large files.
-        patience_ms: a request waits so long for a renewal; 0 never waits, large delays ghost text.
-        retry_s: a renewal that could not ask the engine, or ran out of time, is repeated after so long.
+        budget_ms: longest renewal, which keeps what it has found by then; small misses definitions in large files.
+        patience_ms: longest wait of a request for a renewal; 0 never waits, large delays ghost text.
+        retry_s: time after which a renewal that could not ask the engine, or ran out of time, is repeated.
         moved_lines: a cursor that went further is at another place; small re-encodes prompts more often.
         num_files: documents looked at for similar chunks.
         num_chunks: most chunks.

@@ -70,7 +70,7 @@ class DefinitionSearch:
             missing = await self._follow(one, self._importer.path)
             if missing is None:
                 return False
-            # A package's front file imports what it offers.
+            # A package's `__init__.py` or `index.ts` imports the names that it offers.
             at, text, names = missing
             for further in imports_of(text, self._importer.language) if names else ():
                 if wanted := tuple(name for name in further.names if name in names):
@@ -98,7 +98,7 @@ class DefinitionSearch:
         )
 
     async def _follow(self, one: Import, at: Path) -> tuple[Path, str, frozenset[str]] | None:
-        """Returns the file that was looked at, its text and the names that it does not define; None without engine."""
+        """Returns the file that was read, its text and the names that it does not define; None without an engine."""
         importer = self._importer
         file = await self._file(one, at)
         if file is None or file[0] == importer.path:

@@ -32,7 +32,7 @@ class Import:
         paths: where it may lie, likeliest first, with `/` and perhaps `..`.
         is_local: whether the paths start in the importing file's folder; else in any folder from there up to the
             workspace's.
-        names: what of it the text uses.
+        names: the names of that file that the text uses.
     """
 
     paths: tuple[str, ...]
@@ -74,11 +74,11 @@ def _python(text: str) -> Iterator[Import]:
             yield Import(
                 paths=_python_paths(f"{up}{path}{'/' if path else ''}{name}"),
                 is_local=bool(dots),
-                names=used.behind(alias),
+                names=used.after(alias),
             )
     for found in _IMPORT.finditer(text):
         for module, alias in _listed(found[1], " as "):
-            yield Import(paths=_python_paths(module.replace(".", "/")), is_local=False, names=used.behind(alias))
+            yield Import(paths=_python_paths(module.replace(".", "/")), is_local=False, names=used.after(alias))
 
 
 def _python_paths(path: str) -> tuple[str, ...]:
@@ -86,7 +86,7 @@ def _python_paths(path: str) -> tuple[str, ...]:
     return (f"{path}.py", package) if path.strip("./") else (package,)
 
 
-# Either where a clause begins, or where it ends: a pattern of both would look for the end from each beginning.
+# Matches where a clause begins or where it ends: a pattern for both would search for the end from each beginning.
 _CLAUSE_EDGE = re.compile(r"""\b(?:import|export)(?=\s)|(?<=\s)from\s*+["']([^"'\n]++)["']""")
 _CLAUSE = re.compile(r"\s++(?:type\s++)?([\w$*{}\s,]++)")
 _REQUIRE = re.compile(
@@ -119,13 +119,13 @@ def _javascript(text: str) -> Iterator[Import]:
         names = [name.removeprefix("type ").strip() for name, _ in _listed(inside.partition("}")[0], " as ", ":")]
         for name, alias in _listed(outside, " as "):
             names += [name] if name != "*" else []
-            names += used.behind(alias)
+            names += used.after(alias)
         stem = re.sub(r"\.[cm]?jsx?$", "", module)
         paths = [f"{base}{suffix}" for base in (stem, f"{module}/index") for suffix in _JAVASCRIPT]
         yield Import(paths=(module, *paths), is_local=True, names=tuple(dict.fromkeys(names)))
 
 
-# One without a semicolon is matched too: the end of the text would otherwise be looked for from each.
+# A `use` without a semicolon is matched too: otherwise each would be searched to the end of the text.
 _USE = re.compile(r"^[ \t]*+(?:pub[ \t]++)?use[ \t]++((?:crate|super|self)::[^;]*+)(;?)", re.MULTILINE)
 _MOD = re.compile(r"^[ \t]*+(?:pub[ \t]++)?mod[ \t]++(\w++)[ \t]*+;", re.MULTILINE)
 _PATH = re.compile(r"(?<![\w.])\w++(?:::\w++){1,7}+")
@@ -148,7 +148,7 @@ def _rust(text: str) -> Iterator[Import]:
             yield Import(paths=paths, is_local=root != "crate", names=names)
     for found in _MOD.finditer(text):
         name = found[1]
-        yield Import(paths=(f"{name}.rs", f"{name}/mod.rs"), is_local=True, names=used.behind(name))
+        yield Import(paths=(f"{name}.rs", f"{name}/mod.rs"), is_local=True, names=used.after(name))
 
 
 _GO = re.compile(r'^[ \t]*+(?:import[ \t]++)?(?:([\w.]++)[ \t]++)?"([\w.\-/]++)"[ \t]*+$', re.MULTILINE)
@@ -161,7 +161,7 @@ def _go(text: str) -> Iterator[Import]:
         # The import does not show where the module's own name ends: its packages lie below the workspace.
         tails = ["/".join(parts[start:]) for start in range(1, len(parts))]
         paths = tuple(f"{tail}/{parts[-1]}.go" for tail in tails)
-        yield Import(paths=paths, is_local=False, names=used.behind(found[1] or parts[-1]))
+        yield Import(paths=paths, is_local=False, names=used.after(found[1] or parts[-1]))
 
 
 _JAVA = re.compile(r"^[ \t]*+import[ \t]++(?:static[ \t]++)?([\w.]++)[ \t]*+;", re.MULTILINE)
@@ -179,14 +179,14 @@ _INCLUDE = re.compile(r'^[ \t]*+#[ \t]*+include[ \t]++"([^"\n]++)"', re.MULTILIN
 def _c(text: str) -> Iterator[Import]:
     names: tuple[str, ...] | None = None
     for found in _INCLUDE.finditer(text):
-        # A header does not say what of it is used: any word may be.
+        # An include does not name what the text uses of the header: any word may be such a name.
         names = names or tuple(dict.fromkeys(re.findall(r"[^\W\d]\w{2,}", text)))
         yield Import(paths=(found[1],), is_local=True, names=names)
         yield Import(paths=(found[1], f"include/{found[1]}"), is_local=False, names=names)
 
 
 def _listed(text: str, *aliasing: str) -> list[tuple[str, str]]:
-    """Returns name and name in use of each of the first parts between commas."""
+    """Returns the name and the alias (or the name again) of each of the first 200 parts between commas."""
     listed: list[tuple[str, str]] = []
     for part in text.split(",", _MOST_NAMES)[:_MOST_NAMES]:
         name, alias = part.strip(), ""
@@ -216,7 +216,7 @@ class _Used:
         self._anywhere = anywhere
         self._words: dict[str, dict[str, None]] | None = None
 
-    def behind(self, name: str) -> tuple[str, ...]:
+    def after(self, name: str) -> tuple[str, ...]:
         """Returns the words after `name`, in the order of their first use."""
         if self._words is None:
             self._words = self._read()

@@ -72,7 +72,7 @@ class RecentDocuments:
         Args:
             uri: the document that is asked for.
             language: its language id.
-            most: at most so many.
+            most: how many at most.
         """
         family = next((family for family in _FAMILIES if language in family), {language})
         recent = (document for _, document in reversed(self._documents.items()))
@@ -117,7 +117,7 @@ class _Edit:
 
 
 class RecentEdits:
-    """The last few edits of the last few documents."""
+    """The last 8 edits of the last 20 documents."""
 
     def __init__(self) -> None:
         self._documents: BoundedStore[str, _Tracked] = BoundedStore(_MOST_DOCUMENTS)

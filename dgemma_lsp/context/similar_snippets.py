@@ -64,7 +64,7 @@ class ChunkSearch:
             await asyncio.sleep(0)
 
     def chosen(self, *, num_chunks: int, most_chars: int) -> tuple[Snippet, ...]:
-        """Returns the best chunks that fit, best last; of equals the one of the later visit is the better."""
+        """Returns the best chunks that fit, best last; of equals the one of the document visited last."""
         best = sorted(self._found, key=lambda found: -found[0])[:num_chunks]
         taken: list[Snippet] = []
         for _, path, chunk in best:

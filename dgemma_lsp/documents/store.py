@@ -87,7 +87,7 @@ class Documents:
         self._out_of_step: set[str] = set()
 
     def open(self, document: Document) -> None:
-        """Adds a text; replaces an open one of the same uri. One whose URI is too long for a file's is left out."""
+        """Adds a text; replaces an open one of the same uri. A text whose URI is too long for a file is left out."""
         if len(document.uri) > MOST_URI_CHARS or document.uri.count("/") > _MOST_FOLDERS:
             _log.warning("a document is not completed: its URI is longer than %d characters", MOST_URI_CHARS)
             return

@@ -80,7 +80,7 @@ def first_request(settings: Settings) -> str:
 
 
 def engine_connector(settings: Settings) -> Connect:
-    """Returns what connects to the engine that the settings name; it raises `EngineUnavailable`.
+    """Returns the function that connects to the engine that the settings name; it may raise `EngineUnavailable`.
 
     Args:
         settings: where the engine is, its model and device, and whether one may be started.
@@ -144,7 +144,7 @@ def _elsewhere(settings: Settings) -> RemoteLocation | None:
 
 
 def _location(settings: Settings) -> EngineLocation:
-    """Returns where the engine of the chosen model lives.
+    """Returns where the socket, lock and log of the chosen model's engine are.
 
     Raises:
         NoEngine: the model was not fetched.

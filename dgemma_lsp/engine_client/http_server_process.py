@@ -41,7 +41,7 @@ def serve_command(settings: Settings) -> list[str] | None:
 
 
 class HttpServerProcess:
-    """One process at a time.
+    """Keeps one process of a given command running.
 
     Args:
         warn: shows the user why the process cannot run.

@@ -169,7 +169,7 @@ class StatusBoard:
         engine: the engine's own status; None where it was not asked since it was connected.
         host: host and port of the engine on another machine; empty for one of this machine.
         unasked: what the first request does, as a sentence; before there are settings, that no engine is connected.
-        adapter: of the repository that the last answer is about.
+        adapter: which adapter the last answer reports, or why none was used.
         is_refusing: whether the last request was refused.
     """
 
@@ -231,7 +231,7 @@ class StatusBoard:
             self._show_failure(status)
 
     def request_failed(self, status: ConnectionStatus) -> None:
-        """Shows why a request failed, where the connection stands until one is answered."""
+        """Shows why a request failed; where the engine is connected, until another request is answered."""
         if self._connection.state is ConnectionState.READY:
             self._fault = status
         self._show_failure(status)

@@ -97,8 +97,8 @@ def fill_candidates(request: Request, target: FillTarget, replaced: str, infill:
     found: dict[str, FillCandidate] = {}
     for written, score in scores.items():
         new_text = (target.begins + written).replace("\n", line_end)
-        is_empty_talk = _is_comment(written, language) and not _is_comment(replaced, language)
-        if not is_empty_talk and new_text != replaced and new_text not in found:
+        is_mere_comment = _is_comment(written, language) and not _is_comment(replaced, language)
+        if not is_mere_comment and new_text != replaced and new_text not in found:
             found[new_text] = FillCandidate(new_text=new_text, label=_label(written), score=score)
     return tuple(found.values())[:_MOST_CANDIDATES]
 

@@ -28,7 +28,7 @@ def description_span(selected: str, language_id: str) -> tuple[int, int] | None:
     without a word, and those for tools, are none.
 
     Args:
-        selected: text that begins with a line's first character that is no blank.
+        selected: text that begins at the first character of a line that is no blank.
         language_id: as LSP spells it.
     """
     language = language_named(language_id)

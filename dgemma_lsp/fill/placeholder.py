@@ -100,7 +100,7 @@ def _code(text: str, start: int, end: int, offset: int, language_id: str) -> Pla
 
 
 def _statement_end(text: str, last: int) -> int | None:
-    """Returns where a statement ends that a placeholder is, its semicolon included; None if more stands there."""
+    """Returns where a placeholder that is a whole statement ends, its semicolon included; None if more code follows."""
     behind = text[last : _line_at(text, last)[1]]
     return None if behind.strip(" \t;") else last + len(behind.rstrip())
 
@@ -166,7 +166,7 @@ def _with_code_below(text: str, start: int, end: int, said: list[str], indent: s
 
 
 def _line_at(text: str, offset: int) -> tuple[int, int]:
-    """Returns where the line of an offset starts and ends, its line end left out; of a longer one, more than 1,000."""
+    """Returns where the line of an offset starts and ends, without its line end; searches 1,001 characters each way."""
     first, last = max(0, offset - _MOST_LINE_CHARS - 1), min(len(text), offset + _MOST_LINE_CHARS + 1)
     start = max(text.rfind("\n", first, offset), text.rfind("\r", first, offset), first - 1) + 1
     end = text.find("\n", offset, last)

@@ -110,7 +110,7 @@ class FillService:
 
         Args:
             question: what is asked.
-            settings: those that hold.
+            settings: those in force.
             encoding: what its columns count.
             path: the file's path for the model to see.
             folder: see `Request.folder`.

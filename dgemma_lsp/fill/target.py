@@ -15,7 +15,7 @@ from dgemma_lsp.fill.placeholder import placeholder_at
 MOST_CHARS = 4_000_000
 # More text than one fill could replace.
 MOST_SELECTED_CHARS = 60_000
-# A line that begins further left counts as beginning there.
+# A line is searched for its start over so many characters; a longer one counts as starting there.
 _MOST_LINE_CHARS = 10_000
 
 
@@ -111,7 +111,7 @@ def _described(text: str, start: int, end: int, language_id: str) -> FillTarget 
     rest = text[start + span[1] : end]
     if rest.strip():
         return FillTarget(start=end - len(rest.lstrip()), end=end)
-    # The description alone: what it asks for goes to a line of its own, as deep as the description.
+    # Only a description is selected: the code goes on a new line with the same indentation.
     line = text[_line_start(text, start + span[0]) : start + span[1]]
     begins = "\n" + line[: len(line) - len(line.lstrip(" \t"))]
     return FillTarget(start=start + span[1], end=start + span[1], shown=begins, begins=begins)

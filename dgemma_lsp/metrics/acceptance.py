@@ -25,7 +25,7 @@ _MAX_STANDING = 200
 _CHARS_NEAR = 65_536
 _MIN_RUN = 3
 _MOST_SEARCHED = 100
-# Comparing takes time that grows with the square; what is longer is counted from its first characters.
+# Comparison time grows with the square of the length; of a longer text the first characters stand for all.
 _MAX_CHARS = 250
 
 
@@ -42,7 +42,7 @@ class _Offered:
         rest: what it replaces after the cursor, and the text's next characters.
         num_rest: length of the text after the cursor.
         typed: how many characters of `inserted` stand in the document.
-        pieces: how many of them a client reported as accepted in part.
+        pieces: how many of them were accepted in pieces, as a client reported or a change showed.
         accepted: whether the client reported that it was accepted.
         displayed: whether the client reported that it was shown.
     """
@@ -186,7 +186,7 @@ class Suggestions:
             typed = form.num_typed(new) or 0
             piece, form.typed = typed - form.typed, typed
             if piece >= _MIN_PIECE_CHARS:
-                # A client may have said so already.
+                # A client may have reported this piece already.
                 form.pieces = min(form.pieces + piece, typed)
             if typed == len(form.inserted) and (piece >= _MIN_PIECE_CHARS or form.accepted):
                 self._take(uri, form, new)

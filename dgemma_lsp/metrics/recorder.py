@@ -1,4 +1,4 @@
-"""One window's events -> counts that are added to the user's file some seconds later. Never raises.
+"""One window's events -> counts that are added to the user's file 5 seconds later. Counting never raises.
 
 Switched off it adds nothing to the file and follows no suggestion; the counts of the session, in memory only, go on.
 """

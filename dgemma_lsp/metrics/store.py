@@ -21,7 +21,7 @@ _MAX_BYTES = 256 * 1024
 
 
 class StatsBusy(OSError):
-    """Another window writes just now; try again later."""
+    """Another window is writing the file; try again later."""
 
 
 class StatsFile:
@@ -89,7 +89,7 @@ class StatsFile:
         """Removes the file; returns whether there was one.
 
         Raises:
-            StatsBusy: a window writes just now.
+            StatsBusy: a window is writing the file.
             OSError: it cannot be removed.
         """
         mend_folder(self.path.parent)
@@ -105,7 +105,7 @@ class StatsFile:
         try:
             # Never waits: a window that was stopped in the middle must not stop the others.
             if not try_lock(descriptor):
-                raise StatsBusy(f"{self._lock}: another window writes just now; try again")
+                raise StatsBusy(f"{self._lock}: another window is writing the file; try again")
             yield
         finally:
             os.close(descriptor)

@@ -24,11 +24,11 @@ def pull_command(name: str) -> list[str]:
 
 
 async def pull(command: Sequence[str], on_progress: Callable[[int, int], None]) -> None:
-    """Fetches a model. Cancelling the caller ends the process; the next one goes on with what it left.
+    """Fetches a model. Cancelling the caller ends the process; the next one continues its download.
 
     Args:
         command: see `pull_command`.
-        on_progress: called with the bytes that are there and the bytes of the whole.
+        on_progress: called with the bytes downloaded so far and the bytes in total.
 
     Raises:
         ProcessFailed: the model could not be fetched; the message has the remedy.
@@ -42,7 +42,7 @@ async def pull(command: Sequence[str], on_progress: Callable[[int, int], None]) 
 
 
 def _progress(line: bytes) -> tuple[int, int] | None:
-    """Returns the bytes there are and those of the whole; None for a line that holds something else."""
+    """Returns the bytes downloaded so far and in total; None for a line that holds something else."""
     try:
         report: Any = json.loads(line)
         return int(report["num_bytes"]), int(report["total_bytes"])

@@ -11,7 +11,7 @@ _LOCAL = {"", "file", "vscode-notebook-cell"}
 
 
 class Privacy(FilePrivacy):
-    """Returns why a file or document is private. Reads ignore files only, never the file itself."""
+    """Decides whether a file or document is private, and why. Reads ignore files only, never the file itself."""
 
     def why_not_complete(self, uri: str, language: str, head: str) -> str | None:
         """Returns why a document must not be completed, or None where it may be.

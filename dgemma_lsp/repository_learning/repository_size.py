@@ -1,6 +1,7 @@
 """Whether a repository has more than a given number of files that completion may read. Opens none of them.
 
-Folders are listed in a thread, so that a slow disk blocks nothing else; at most 20,000 entries are read.
+Folders are listed in a thread, so that a slow disk blocks nothing else, and only until 20,000 entries are
+read.
 """
 
 from __future__ import annotations
@@ -17,7 +18,9 @@ _SKIPPED_FOLDERS = frozenset({"node_modules", "__pycache__", "venv", "target", "
 
 
 async def has_more_files(root: Path, number: int, why_not_read: Callable[[Path, str], str | None]) -> bool:
-    """Returns whether there are more files than `number`; hidden ones, links and built ones are none.
+    """Returns whether there are more files than `number`.
+
+    Hidden files, links, and files in folders of built or installed files do not count.
 
     Args:
         root: the repository.

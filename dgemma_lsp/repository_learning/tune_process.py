@@ -34,8 +34,10 @@ class Learnt:
 def tune_command(
     root: str, *, model: str, device: str, private_files: Sequence[str], program: Sequence[str] = ()
 ) -> list[str]:
-    """Returns the command that trains an adapter and prints one JSON object a line. It continues a training that was
-    stopped, in whichever window or editor, and starts again where that cannot be continued.
+    """Returns the command that trains an adapter and prints one JSON object a line.
+
+    The command continues a training that was stopped, in whichever window or editor, and starts again where that
+    cannot be continued.
 
     Args:
         root: absolute path of the repository.

@@ -68,7 +68,7 @@ class DgemmaServer(LanguageServer):
     Args:
         connector: returns the function that connects to the engine of given settings.
         clock: seconds that never go backwards.
-        environ: says where counts are kept.
+        environ: the process's environment, which locates the folder for counts.
         client_pid: the editor's process; the server ends with it. None takes the one that `initialize` names.
     """
 
@@ -226,7 +226,7 @@ def build_server(
     Args:
         connector: returns the function that connects to the engine of given settings.
         clock: seconds that never go backwards.
-        environ: says where counts are kept.
+        environ: the process's environment, which locates the folder for counts.
         client_pid: the editor's process; the server ends with it.
     """
     server = DgemmaServer(connector, clock, environ, client_pid)

@@ -190,7 +190,7 @@ def shown_path(uri: str, roots: tuple[str, ...], style: PathStyle = HERE) -> str
 
 
 def _pure_path(parsed: Uri, style: PathStyle) -> PurePath:
-    """Returns the path of a URI as the system compares it; that of a URI that is no file's likewise."""
+    """Returns the path of a URI as the system compares it, also of a URI that names no file."""
     if style is PathStyle.POSIX:
         return PurePosixPath(parsed.path)
     return style.pure(style.native(f"//{parsed.host}{parsed.path}" if parsed.host else parsed.path) or parsed.path)

@@ -20,7 +20,7 @@ Id = int | str
 _MOST_DEPTH = 200
 _MOST_DIGITS = 400
 _MOST_URI_DEPTH = 20
-# Of identifiers of documents and notebooks, cells, folders, and where `rootUri` names one.
+# Keys whose value is a URI: of documents, notebooks, cells and folders.
 _URI_KEYS = {"uri", "document", "rootUri"}
 _TOKEN = re.compile(r'"(?:[^"\\]++|\\.)*+"?|[\[{]|[\]}]', re.DOTALL)
 

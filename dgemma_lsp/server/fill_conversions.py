@@ -52,7 +52,7 @@ def to_fill_result(question: FillQuestion, answer: FillAnswer, encoding: Positio
     return {
         "uri": question.uri,
         "version": answer.document.version if answer.document else question.version,
-        "range": to_fillto_range(question, answer, encoding),
+        "range": to_fill_range(question, answer, encoding),
         "candidates": [
             {"newText": candidate.new_text, "label": candidate.label, "score": candidate.score}
             for candidate in answer.candidates
@@ -61,7 +61,7 @@ def to_fill_result(question: FillQuestion, answer: FillAnswer, encoding: Positio
     }
 
 
-def to_fillto_range(question: FillQuestion, answer: FillAnswer, encoding: PositionEncoding) -> types.Range:
+def to_fill_range(question: FillQuestion, answer: FillAnswer, encoding: PositionEncoding) -> types.Range:
     """Returns the range that a candidate replaces; the range of the question where the document is not open."""
     if answer.document is not None:
         return to_range(answer.start, answer.end, answer.document.lines, encoding)
@@ -72,9 +72,9 @@ def to_fillto_range(question: FillQuestion, answer: FillAnswer, encoding: Positi
 
 
 def to_fill_edit(question: FillQuestion, answer: FillAnswer, encoding: PositionEncoding) -> types.WorkspaceEdit:
-    """Returns one edit that writes the best candidate, good for one version of the document only."""
+    """Returns one edit that writes the best candidate, valid for one version of the document only."""
     assert answer.document is not None, "only an open document has candidates"
-    edit = types.TextEdit(range=to_fillto_range(question, answer, encoding), new_text=answer.candidates[0].new_text)
+    edit = types.TextEdit(range=to_fill_range(question, answer, encoding), new_text=answer.candidates[0].new_text)
     document = types.OptionalVersionedTextDocumentIdentifier(uri=question.uri, version=answer.document.version)
     return types.WorkspaceEdit(document_changes=[types.TextDocumentEdit(text_document=document, edits=[edit])])
 

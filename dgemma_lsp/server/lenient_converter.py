@@ -103,7 +103,7 @@ def _enum_in(kind: Any) -> Any:
 
 
 def _known(value: Any, kind: type[Enum]) -> Enum | None:
-    # True is no 1.
+    # In Python `True == 1`.
     return next((member for member in kind if type(member.value) is type(value) and member.value == value), None)
 
 

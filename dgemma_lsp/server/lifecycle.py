@@ -70,7 +70,7 @@ async def _pull_configuration(ls: DgemmaServer) -> None:
     except JsonRpcException as error:
         _log.warning("the editor refused to send its settings (%s)", error.code)
         return
-    # A null instead of a list says nothing either.
+    # An editor may answer null instead of a list.
     if answers and answers[0] is not None:
         await _configure(ls, answers[0])
 

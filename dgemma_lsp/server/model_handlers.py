@@ -2,7 +2,8 @@
 
 An editor that offers to fetch declares `experimental.dgemma.fetchModel` in its capabilities; any other shows the
 sentence. `dgemma/fetchModel` and the command `dgemma.fetchModel` run the download in a process of its own, with its
-bytes as work-done progress; cancelling keeps what has come. `dgemma/declineModel` ends the offers of a model for good.
+bytes as work-done progress; cancelling keeps the part downloaded so far. `dgemma/declineModel` ends the offers of a
+model for good.
 """
 
 from __future__ import annotations
@@ -99,7 +100,7 @@ async def _fetch_and_tell(ls: DgemmaServer, token: Token | None) -> None:
 
 async def _fetched(ls: DgemmaServer, token: Token | None) -> str:
     """Fetches the missing model and connects to an engine with it; returns a sentence for the user."""
-    # One that was cancelled ends its process first.
+    # A cancelled download ends its process first.
     async with ls.fetching:
         entry = ls.session.board.model.missing
         if entry is None:

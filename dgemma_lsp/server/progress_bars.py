@@ -98,7 +98,7 @@ def work_progress(server: DgemmaServer, token: Token | None, title: str) -> Gene
 
 
 async def new_token(server: DgemmaServer, token: str) -> str | None:
-    """Asks the editor for a progress bar; None if it has none, or does not say so in time."""
+    """Asks the editor for a progress bar; None if it shows none, or does not answer in time."""
     window = server.client_capabilities.window
     if window is None or not window.work_done_progress:
         return None

@@ -56,7 +56,7 @@ class DgemmaProtocol(NotebookProtocol):
 
     @lsp_method(types.INITIALIZE)
     def lsp_initialize(self, params: types.InitializeParams) -> Generator[Any, Any, types.InitializeResult]:
-        """Says in the result, too, which of our own messages there are."""
+        """Adds the versions of the server and of our own messages to the result."""
         params.root_uri, params.root_path = conversions.to_root(params), None
         result = yield from super().lsp_initialize(params)
         result.capabilities.experimental = {SECTION: {"version": __version__, "protocol": PROTOCOL}}
@@ -73,8 +73,8 @@ class DgemmaProtocol(NotebookProtocol):
     ) -> None:
         """Runs a handler up to where it waits for another.
 
-        pygls lets a cancelled one end as an error of the event loop, and leaves the handler that waits unanswered; an
-        error of one that nobody waits for any more is an error of the loop too.
+        pygls turns the cancellation of that other handler into an error of the event loop and leaves the waiting one
+        unanswered; an error of a handler that nothing waits for any more becomes an error of the loop too.
         """
         if future is not None and future.cancelled():
             gen.close()

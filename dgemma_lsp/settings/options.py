@@ -117,8 +117,9 @@ class Option:
         return f"{section}.{self.key}: {shown(value)} is called {shown(new)} now; write that" if new else ""
 
     def usable(self, value: object) -> object | None:
-        """Returns as much of a value as can be used, or None: of a list the good entries, of a text that stands where a
-        list should the list with that text.
+        """Returns the usable part of a value, or None.
+
+        Of a list that is its usable entries; a text in place of a list counts as a list of one.
 
         Args:
             value: decoded JSON; a tuple counts as a list.
@@ -131,7 +132,7 @@ class Option:
             return None
         texts = cast("list[object]", value)
         good = tuple(text for text in texts[:_MAX_TEXTS] if self._why_not(text) is None)
-        # Nothing that can be used says nothing; an empty list says none.
+        # A list without a usable entry counts as not set; an empty list is a value.
         return good if good or not texts else None
 
     def joined(self, own: tuple[str, ...], added: tuple[str, ...]) -> tuple[tuple[str, ...], str]:
@@ -158,7 +159,7 @@ class Option:
         """Returns the JSON Schema of a value.
 
         Args:
-            default: holds where the user says nothing.
+            default: holds where the user sets nothing.
         """
         schema: dict[str, Any] = {"type": self.kind.value, "default": default, "description": self.meaning}
         if self.kind is Kind.INTEGER:

@@ -1,7 +1,7 @@
 """JSON of an editor, of any form -> settings, read tolerantly.
 
-A wrong value never stops the server: a problem names it, and the value before stays. A key that a workspace may not set
-is refused with a sentence; of a list that it may add to, the user's entries stay.
+A wrong value never stops the server: a problem names it, and the previous value stays. A key that a workspace may not
+set is refused with a sentence; of a list that it may add to, the user's entries stay.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def read_settings(
 
     Returns:
         The settings, and a line for each of the first keys that could not be used as they are, with one for the number
-        of others. Of a list the entries that can be used count.
+        of others. The usable entries of a list are kept.
     """
     if raw is None:
         return base, ()

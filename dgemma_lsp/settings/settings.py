@@ -27,7 +27,7 @@ class Settings:
         engine_http: address where other editors ask the engine over HTTP; empty is none.
         engine_url: base URL of an engine on another machine, asked over HTTP; empty is one of this machine.
         engine_key_file: file with the key for that engine; empty sends none.
-        engine_ca_file: PEM file of authorities that its certificate may be of, besides the system's.
+        engine_ca_file: PEM file of certificate authorities to trust for that engine, besides the system's.
         engine_plain_http_hosts: hosts to which text may be sent unencrypted.
         deadline_ms: milliseconds for one answer.
         max_tokens: most tokens of an answer.
@@ -153,7 +153,7 @@ OPTIONS = (
         pattern=r"[^\x00-\x1f]*",
         form="the path of a PEM file",
         workspace_may=WorkspaceMay.NOTHING,
-        meaning="Certificates of authorities that `engine.url` may be certified by, besides those of the system: an "
+        meaning="PEM file of certificate authorities to trust for `engine.url`, besides those of the system: an "
         "absolute path, or one with `~`. Empty adds none. User and machine settings only.",
     ),
     Option(

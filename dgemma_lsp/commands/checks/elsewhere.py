@@ -14,7 +14,7 @@ _REMEDY = "see the log of the engine on that machine"
 
 
 async def examine_elsewhere(settings: Settings) -> list[Finding]:
-    """Checks everything that a completion needs where no engine of this machine is asked. Sends no text.
+    """Checks everything that a completion needs with an engine on another machine. Sends no source text.
 
     Args:
         settings: where the engine is.

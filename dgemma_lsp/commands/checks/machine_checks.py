@@ -45,7 +45,7 @@ def check_memory(facts: Facts) -> Finding:
         if status.device_memory_bytes:
             detail += f" and {status.device_memory_bytes / _GIB:.1f} GiB on its device"
     if total < 2 * _GIB:
-        return Finding(name="memory", verdict=Severity.WARN, detail=detail, remedy="the model tiny wants 2 GiB")
+        return Finding(name="memory", verdict=Severity.WARN, detail=detail, remedy="the model tiny needs 2 GiB")
     return Finding(name="memory", verdict=Severity.OK, detail=detail)
 
 
@@ -76,7 +76,7 @@ def check_home(facts: Facts) -> Finding:
 
 
 def check_stats(facts: Facts) -> Finding:
-    """Whether the statistics can be read and written; completions come without them."""
+    """Whether the statistics can be read and written; completions work without them."""
     name, folder = "statistics", facts.state_folder
     if facts.stats_problem:
         return Finding.split(name, Severity.WARN, facts.stats_problem, remedy=f"make {folder.path} readable")

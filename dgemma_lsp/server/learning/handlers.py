@@ -3,8 +3,8 @@
 `dgemma/learnRepository` and the command `dgemma.learnRepository` train an adapter for the folder of the workspace that
 a document is in; a training that ends early keeps its state, and the next one continues it. `dgemma/forgetRepository`
 and its command remove the adapter, while none is being trained. An editor that offers to learn declares
-`experimental.dgemma.learnRepository` and receives `dgemma/learnHint` for a repository worth it; any other shows a
-sentence.
+`experimental.dgemma.learnRepository` and receives `dgemma/learnHint` for a large repository; any other editor
+shows a sentence.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ async def _learnt(ls: DgemmaServer, uri: str | None, token: Token | None) -> dic
         raise _failed("a repository is being learnt already; wait for it, or cancel it")
     ls.learner = asyncio.current_task()
     root, settings = str(_root(ls, uri)), ls.session.settings
-    # One that was cancelled ends its process first.
+    # A cancelled training ends its process first.
     async with ls.learning:
         command = tune_command(
             root,
@@ -123,12 +123,10 @@ async def _learnt(ls: DgemmaServer, uri: str | None, token: Token | None) -> dic
 
 
 async def _forgotten(ls: DgemmaServer, uri: str | None) -> dict[str, Any]:
-    """Removes the adapter of the repository that a document is in, and an unfinished one; returns the message for the
-    user.
-    """
+    """Removes the adapter of a document's repository, or its unfinished training; returns the user's message."""
     if _is_learning(ls):
         raise _failed("a repository is being learnt; cancel that first, or wait for it")
-    # One that was cancelled ends its process first.
+    # A cancelled training ends its process first.
     async with ls.learning:
         owner = _owner(ls, _root(ls, uri))
         try:
@@ -141,7 +139,7 @@ async def _forgotten(ls: DgemmaServer, uri: str | None) -> dict[str, Any]:
 
 def _owner(ls: DgemmaServer, root: Path) -> str:
     """Returns the root of the adapter that counts for a folder, or of the training that was begun there."""
-    # One that cannot be read is removed all the same.
+    # An adapter that cannot be read is removed all the same.
     nearest = None if ls.adapters is None else ls.adapters.nearest(root)
     if nearest is not None:
         return str(nearest[0])

@@ -32,7 +32,7 @@ class ClientProcess:
     async def end(self) -> None:
         """Returns when the process has ended; to be awaited once."""
         if self._descriptor is None:
-            while _is_alive(self._pid):  # noqa: ASYNC110 - no event tells it here
+            while _is_alive(self._pid):  # noqa: ASYNC110 - the system reports no event
                 await asyncio.sleep(self._poll_s)
             return
         loop, ended = asyncio.get_running_loop(), asyncio.Event()
@@ -51,7 +51,7 @@ def _descriptor(pid: int) -> int | None:
     except ProcessLookupError:
         raise
     except (AttributeError, OSError, OverflowError):
-        # Not Linux, or an old or confined one.
+        # Not Linux, an old kernel, or a sandbox that forbids the call.
         return None
 
 

@@ -49,7 +49,7 @@ class EditorConnection:
         if pid in self._watching:
             return
         try:
-            # At once: what runs now may have ended when a task begins.
+            # Opened here and not in the task: the process may have ended when the task begins.
             process = ClientProcess(pid)
         except ProcessLookupError:
             _log.info("no process %d here to watch", pid)

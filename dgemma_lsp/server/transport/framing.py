@@ -1,6 +1,6 @@
 """A stream of bytes -> bodies of messages. Pure.
 
-A header line of a body looks like `Content-Length: 5`; the name may be spelled in either case. After a wrong length the
+A header line of a body looks like `Content-Length: 5`; the name may be in upper or lower case. After a wrong length the
 next header is searched for. That is safe, because JSON contains no header: a line end within a text is written `\\n`.
 """
 

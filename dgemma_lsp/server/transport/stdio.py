@@ -51,7 +51,7 @@ class StdoutWriter:
     """Writes whole messages.
 
     Args:
-        stdout: is flushed after each.
+        stdout: where to write; flushed after each message.
         on_gone: called when it has no reader any more; later messages are dropped.
     """
 

@@ -291,7 +291,7 @@ NO_ENGINE = ("engine", Severity.WARN, "none runs now")
             {"engine": IDLE, "model": ModelFacts(name="small", problem="small is not there yet; run: pull")},
             [NO_ENGINE, ("model", Severity.FAIL, "small is not there yet -> run: pull")],
         ),
-        ({"memory_bytes": (1 << 30, 0)}, [("memory", Severity.WARN, "1.0 GiB.* -> the model tiny wants 2 GiB")]),
+        ({"memory_bytes": (1 << 30, 0)}, [("memory", Severity.WARN, "1.0 GiB.* -> the model tiny needs 2 GiB")]),
         ({"stats_problem": "x: bad; remove it"}, [("statistics", Severity.WARN, "x: bad -> remove it")]),
         ({"engine": IDLE, "device": "cuda"}, [NO_ENGINE, ("device", Severity.FAIL, "no NVIDIA driver .* -> install")]),
         ({"engine": IDLE, "gpu": GPU}, [NO_ENGINE, ("device", Severity.WARN, "too old .* processor -> update .* 580")]),

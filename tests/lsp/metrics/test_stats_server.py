@@ -56,7 +56,7 @@ async def test_accepting_by_command_is_counted_and_can_be_forgotten(tmp_path: Pa
     assert list(figures["ms"]) == ["total", "server", "start", "wait", "context", "engine"]
     assert "accepted                1 (100 %)" in stats()[1]
     assert stats("--delete") == (0, f"{state}/dgemma-lsp/stats.json: removed\n")
-    assert "nothing to forget" in stats("--delete")[1]
+    assert "nothing to delete" in stats("--delete")[1]
     assert stats() == (0, "Nothing was counted yet.\n")
 
 

@@ -67,7 +67,7 @@ def test_every_other_command_is_there_on_windows() -> None:
 def test_counts_are_kept_below_local_app_data(user: Path) -> None:
     done = run("dgemma_lsp.cli", "stats", "--delete")
     stats = r"C:\Users\kim\AppData\Local\dgemma-lsp\stats.json"
-    assert done.stdout == f"{stats}: is not there; nothing to forget\n", done.stderr
+    assert done.stdout == f"{stats}: does not exist; nothing to delete\n", done.stderr
 
 
 async def test_key_is_read_as_powershell_has_written_it(user: Path) -> None:
