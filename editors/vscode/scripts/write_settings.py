@@ -1,6 +1,6 @@
 """The server's table of settings -> `contributes.configuration` of the VS Code extension's package.json, with its own.
 
-`python editors/vscode/scripts/write_settings.py` writes the file anew; a test holds the two equal.
+`python editors/vscode/scripts/write_settings.py` writes the file anew; a test compares the two.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 // VS Code 1.139 draws no ghost text where the replaced text holds a character outside the basic plane.
 
 /**
- * Returns how many UTF-16 units to leave out of both: up to and with the last such character.
+ * Returns how many UTF-16 units to leave out of both texts: up to and including the last such character.
  *
  * @param replaced the text that the suggestion replaces.
  * @param text the suggestion.

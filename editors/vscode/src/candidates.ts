@@ -81,7 +81,7 @@ export function module(python: string, origin: string): Candidate {
   return { command: python, args: MODULE, python, origin };
 }
 
-/** Says in one or two sentences why none of the candidates can be started. */
+/** Returns in one or two sentences why none of the candidates can be started. */
 export function whyNone(tried: readonly { candidate: Candidate; verdict: Verdict }[]): string {
   const chosen = tried.find(({ candidate }) => candidate.origin.startsWith("dgemma."));
   if (chosen) {
@@ -95,7 +95,7 @@ export function whyNone(tried: readonly { candidate: Candidate; verdict: Verdict
   return `The server dgemma-lsp is not installed: ${best.candidate.command} ${because(best.verdict)}.`;
 }
 
-/** Says what is wrong with a candidate, as the end of a sentence. */
+/** Returns what is wrong with a candidate, as the end of a sentence. */
 export function because(verdict: Verdict): string {
   switch (verdict.kind) {
     case "usable":
@@ -121,7 +121,7 @@ function systemOf(around: Surroundings): System {
   return around.platform === "win32" ? WINDOWS : UNIX;
 }
 
-// On Windows `\tools` is absolute, and of whatever drive is the current one.
+// On Windows `\tools` is absolute, but on the current drive, whichever that is.
 function isWhole(folder: string, path: typeof posix): boolean {
   return path.isAbsolute(folder) && (path !== win32 || path.parse(folder).root.length > 1);
 }

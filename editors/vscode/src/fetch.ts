@@ -26,6 +26,6 @@ export async function fetchModel(client: LanguageClient | string): Promise<void>
     return;
   }
   const answer = await askWithProgress<FetchAnswer>(client, FETCH_MODEL, {}, "dgemma: fetching the model");
-  const message = answer?.message ?? "what has come of the model is kept; the same command goes on with it.";
+  const message = answer?.message ?? "the downloaded part is kept; the same command continues the download.";
   void vscode.window.showInformationMessage(`dgemma: ${message}`);
 }

@@ -1,4 +1,4 @@
-// The command that fills a selection: asks the server, lets the user choose, applies one edit that one undo takes back.
+// The command that fills a selection: asks the server, lets the user choose, applies one edit that one undo reverts.
 
 import { stat } from "node:fs/promises";
 import * as vscode from "vscode";

@@ -25,7 +25,7 @@ export async function showDoctor(server: Server, log: vscode.LogOutputChannel, h
   await vscode.window.withProgress({ location: vscode.ProgressLocation.Window, title: "dgemma doctor" }, () =>
     new Promise<void>((resolve) => {
       execFile(candidate.command, [...candidate.args, "doctor"], ask, (error, stdout, stderr) => {
-        log.appendLine(stdout || stderr || error?.message || "the doctor said nothing");
+        log.appendLine(stdout || stderr || error?.message || "the doctor printed nothing");
         resolve();
       });
     }),

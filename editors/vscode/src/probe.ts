@@ -56,7 +56,7 @@ export async function probe(candidate: Candidate, cwd: string, system: ProbedSys
     system.execFile(candidate.command, ["-c", QUESTION], { cwd, timeout: TIMEOUT_MS, windowsHide: true }, (error, stdout) => {
       const answer = /^(\d+)\.(\d+) (True|False)\s*$/.exec(stdout);
       if (error !== null || answer === null) {
-        resolve({ kind: "broken", message: error?.message.split("\n")[0] ?? "its answer is none of a Python" });
+        resolve({ kind: "broken", message: error?.message.split("\n")[0] ?? "its output is not that of a Python" });
         return;
       }
       const [major, minor] = [Number(answer[1]), Number(answer[2])];

@@ -1,8 +1,8 @@
-// Messages between this extension and the server beyond LSP, and whether the two are compatible. No editor.
+// Messages between this extension and the server beyond LSP, and whether the two are compatible. Uses no VS Code API.
 
 import type { InlineCompletionItem, Position, Range } from "vscode-languageclient";
 
-/** The version of the protocol that this extension speaks. */
+/** The version of the protocol that this extension supports. */
 export const PROTOCOL = 1;
 
 /** The command that the server's code actions carry; this extension runs it itself. */
@@ -91,7 +91,7 @@ export interface MissingModel {
 }
 
 export interface FetchAnswer {
-  /** What came of it, in one sentence. */
+  /** The result, in one sentence. */
   message: string;
 }
 
@@ -100,14 +100,14 @@ export interface LearnHint {
   /** Its path, and the uri of the same. */
   root: string;
   uri: string;
-  /** Why it is worth it. */
+  /** Why it is worth learning. */
   message: string;
 }
 
 export interface LearnAnswer {
   /** Path of the repository. */
   root: string;
-  /** What came of it, in one sentence. */
+  /** The result, in one sentence. */
   message: string;
   /** Whether the adapter is better than none, and used from now on. */
   installed: boolean;

@@ -60,7 +60,7 @@ export class Server implements vscode.Disposable {
 
   /** Fires when `state` changes. */
   readonly onDidChange = this.#changed.event;
-  /** Fires with a sentence when the server cannot be started or does not stay. */
+  /** Fires with a sentence when the server cannot be started or ends too often. */
   readonly onDidFail = this.#failed.event;
 
   /**
@@ -191,7 +191,7 @@ export class Server implements vscode.Disposable {
     client.onNotification(MODEL_MISSING, (model: MissingModel) => void offerModel(client, model));
     client.onNotification(LEARN_HINT, (hint: LearnHint) => void hintLearning(hint));
     const ended = once(child, "exit").then(() => Promise.reject(new Error("it ended")));
-    ended.catch(() => undefined); // once it has started, its end is `#closed`'s business
+    ended.catch(() => undefined); // once it has started, `#closed` handles its end
     try {
       await Promise.race([client.start(), ended]);
     } catch (error) {
@@ -252,5 +252,5 @@ async function tail(child: ChildProcess): Promise<string> {
       last = line.trim() || last;
     }
   }
-  return last || `it said nothing, exit code ${child.exitCode ?? child.signalCode}`;
+  return last || `it printed nothing, exit code ${child.exitCode ?? child.signalCode}`;
 }

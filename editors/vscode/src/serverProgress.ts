@@ -4,7 +4,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import * as vscode from "vscode";
 import { type LanguageClient, type WorkDoneProgressBegin, WorkDoneProgress, type WorkDoneProgressReport } from "vscode-languageclient/node";
 
-/** A refusal comes sooner. */
+/** Time without a progress bar; a refusal comes sooner. */
 const MOMENT_MS = 300;
 
 /** Returns the answer; undefined where the user cancelled the request. A short request shows no progress. */

@@ -8,7 +8,7 @@ export const SECTION = "dgemma";
 // The server reads every key under `dgemma` and warns of unknown ones.
 const OWN_GROUPS: readonly string[] = ["server", "preview"];
 
-/** Returns a key of the section. */
+/** Returns the value of a key of the section. */
 export function setting<T>(key: string, otherwise: T): T {
   return vscode.workspace.getConfiguration(SECTION).get<T>(key, otherwise);
 }

@@ -6,7 +6,7 @@ export function statsPage(figures: unknown): string {
   const width = Math.max(...rows.map(([name]) => name.length));
   const lines = rows.map(([name, value]) => `${name.padEnd(width)}  ${value}`);
   const body = rows.length > 0 ? lines : ["Nothing was counted yet."];
-  return ["What suggestions were worth", "", ...body, "", "Counts and times only; they stay on this machine.", ""].join("\n");
+  return ["Statistics of suggestions", "", ...body, "", "Counts and times only; they stay on this machine.", ""].join("\n");
 }
 
 function* figuresOf(value: unknown, path: string[]): Generator<[string, string]> {

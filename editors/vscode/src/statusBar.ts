@@ -1,4 +1,4 @@
-// The status bar item and the menu behind it.
+// The status bar item and the menu that it opens.
 
 import * as vscode from "vscode";
 import { whySilentHere } from "./largeFile.ts";

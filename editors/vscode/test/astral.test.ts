@@ -6,7 +6,7 @@ test("text of the basic plane is left as it is", () => {
   assert.equal(unitsToLeaveOut("say('é中', ", "say('é中', width)"), 0);
 });
 
-test("everything up to behind the last astral character is left out", () => {
+test("everything up to and including the last astral character is left out", () => {
   assert.equal(unitsToLeaveOut("'🚀' + '𐍈', ", "'🚀' + '𐍈', width)"), "'🚀' + '𐍈".length);
 });
 

@@ -22,11 +22,11 @@ const ON_WINDOWS: Surroundings = {
 
 const commands = (around: Partial<Surroundings>) => candidates({ ...AROUND, ...around }).map(({ command }) => command);
 
-test("a server path stands alone", () => {
+test("a server path is the only candidate", () => {
   assert.deepEqual(commands({ serverPath: "~/bin/dgemma-lsp", serverPython: "/usr/bin/python3" }), ["/home/kim/bin/dgemma-lsp"]);
 });
 
-test("a chosen Python runs the module and stands alone", () => {
+test("a chosen Python runs the module and is the only candidate", () => {
   const [only, ...others] = candidates({ ...AROUND, serverPython: "${workspaceFolder}/env/bin/python" });
   assert.deepEqual([only?.command, only?.args, others], ["/home/user/project/env/bin/python", ["-m", "dgemma_lsp"], []]);
 });
@@ -64,14 +64,14 @@ test("of what was found, the Python without the package is named first", () => {
   assert.equal(whyNone(tried), "The server dgemma-lsp is not installed: /usr/bin/python3 (Python 3.12) has no package dgemma_lsp.");
 });
 
-test("an old Python is named with what is needed", () => {
+test("the message for an old Python names the version that is needed", () => {
   const [candidate] = candidates(AROUND);
   assert.ok(candidate);
   const message = whyNone([{ candidate, verdict: { kind: "old", version: "3.9" } }]);
   assert.match(message, /is Python 3\.9, and the server needs 3\.11 or newer/);
 });
 
-test("nothing found at all is said", () => {
+test("the message says that neither the server nor a Python was found", () => {
   assert.equal(whyNone([]), "The server dgemma-lsp is not installed, and no Python was found.");
 });
 

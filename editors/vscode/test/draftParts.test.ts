@@ -4,7 +4,7 @@ import { draftParts, levelOf } from "../src/draftParts.ts";
 
 const span = (text: string, confidence: number, settled = false) => ({ text, confidence, settled });
 
-test("levels go by confidence, and what is settled is settled", () => {
+test("levels go by confidence, except that of a settled span", () => {
   const levels = [span("", 0), span("", 0.3), span("", 0.7), span("", 0.1, true)].map(levelOf);
   assert.deepEqual(levels, ["unsure", "likely", "sure", "settled"]);
 });
@@ -17,7 +17,7 @@ test("neighbours of one level are one piece", () => {
   ]);
 });
 
-test("breaks are signs and spaces do not shrink", () => {
+test("line breaks become signs, and spaces do not shrink", () => {
   assert.equal(draftParts([span("a:\n    b\r\n\tc", 1)])[0]?.text, "a:⏎\u00a0\u00a0\u00a0\u00a0b⏎\u00a0\u00a0\u00a0\u00a0c");
 });
 
@@ -26,6 +26,6 @@ test("long drafts are cut between characters, not inside one", () => {
   assert.deepEqual(parts, [{ text: `${"x".repeat(299)}😀`, level: "sure" }]);
 });
 
-test("nothing is nothing", () => {
+test("a draft without text has no parts", () => {
   assert.deepEqual(draftParts([span("", 0.5)]), []);
 });

@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import test from "node:test";
 import { Latency } from "../src/latency.ts";
 
-test("latency knows nothing before the first suggestion", () => {
+test("there is no latency before the first suggestion", () => {
   const latency = new Latency();
   assert.deepEqual([latency.last, latency.median], [undefined, undefined]);
 });
@@ -15,7 +15,7 @@ test("latency keeps the last twenty", () => {
   assert.deepEqual([latency.last, latency.median], [50, 50]);
 });
 
-test("nothing is known after clearing", () => {
+test("there is no latency after clearing", () => {
   const latency = new Latency();
   latency.add(40);
   latency.clear();

@@ -101,7 +101,7 @@ test("on Windows the server is started without a shell and without a window, in 
   assert.ok(child instanceof EventEmitter);
 });
 
-test("a program that the system cannot start is told with its reason", async () => {
+test("launching a program that the system cannot start fails with the reason", async () => {
   const failing = () => {
     const process = new EventEmitter();
     queueMicrotask(() => process.emit("error", new Error("spawn EACCES")));

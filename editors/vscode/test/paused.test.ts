@@ -22,7 +22,7 @@ test("a language is compared without case, and by what people call it", () => {
   assert.deepEqual(toggled(["Python", "go"], "python"), ["go"]);
 });
 
-test("entries that are no text are left alone", () => {
+test("entries that are no text are kept", () => {
   const odd = [null, 7, "python"] as unknown as string[];
   assert.equal(pausedBy(true, odd, "python"), "language");
   assert.deepEqual(toggled(odd, "go"), [null, 7, "python", "go"]);

@@ -5,7 +5,7 @@ import { forTheStart, forTheWorkspace, type Inspected } from "../src/personal.ts
 const nothing = () => undefined;
 const lists = (values: Inspected) => (key: string) => (key === "privateFiles" ? values : undefined);
 
-test("what decides where text goes is left out", () => {
+test("settings that decide where text goes are left out", () => {
   const engine = { url: "https://gpu.example", keyFile: "k", caFile: "c", plainHttpHosts: ["gpu"], model: "tiny" };
   assert.deepEqual(forTheWorkspace({ seed: 1, engine }, nothing), { seed: 1, engine: { model: "tiny" } });
 });

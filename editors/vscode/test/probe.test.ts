@@ -29,12 +29,12 @@ test("a Python without the package is told from one that is too old", async () =
   assert.deepEqual(await verdictOn("echo 2.7 True"), { kind: "old", version: "2.7" });
 });
 
-test("what is no Python is broken", async () => {
+test("a program that is no Python is broken", async () => {
   assert.equal((await verdictOn("exit 1")).kind, "broken");
   assert.equal((await verdictOn("echo hello")).kind, "broken");
 });
 
-test("what is not there, or cannot be run, is absent", async () => {
+test("a program that is missing or not executable is absent", async () => {
   assert.deepEqual(await probe(module("/nowhere/python", "a test"), folder), { kind: "absent" });
   const file = path.join(folder, "no-program");
   await writeFile(file, "");
@@ -42,6 +42,6 @@ test("what is not there, or cannot be run, is absent", async () => {
   assert.deepEqual(await probe(module(file, "a test"), folder), { kind: "absent" });
 });
 
-test("the program is started in the folder of ours, never in the one that is open", async () => {
+test("the program is started in the given folder", async () => {
   assert.deepEqual(await verdictOn(`[ "$PWD" = "${folder}" ] && echo 3.11 True`), { kind: "usable" });
 });

@@ -6,7 +6,7 @@ test("the same protocol is compatible, whatever the versions", () => {
   assert.equal(incompatibility({ dgemma: { version: "9.9.9", protocol: PROTOCOL } }, "9.9.9"), undefined);
 });
 
-test("a server that says nothing is older, and what to do is said", () => {
+test("a server without a protocol number is older, and the message names the remedy", () => {
   for (const said of [undefined, null, {}, { dgemma: null }, { dgemma: {} }, { dgemma: { protocol: "1" } }, { dgemma: { protocol: 0 } }]) {
     assert.match(incompatibility(said, "0.0.9") ?? "", /^dgemma-lsp 0\.0\.9 is older .* run "pip install --upgrade dgemma-lsp/);
   }

@@ -13,6 +13,6 @@ test("figures of any depth become lines; what is not known is a dash", () => {
   assert.equal(new Set(lines.map((line) => line.length)).size, 1, "the figures stand below each other");
 });
 
-test("no figures are said to be none", () => {
+test("a page without figures says so", () => {
   assert.match(statsPage({}), /Nothing was counted yet\./);
 });

@@ -28,25 +28,25 @@ test("ready with the time of the last suggestion", () => {
   assert.equal(tooltip, "Last suggestion 61 ms, median 49 ms.");
 });
 
-test("loading shows how far", () => {
+test("loading shows its percentage", () => {
   assert.equal(shown({ kind: "loading", percent: 40 }).text, "$(loading~spin) dgemma 40 %");
 });
 
-test("silence and errors say why, once", () => {
+test("inactive and error states show the reason once", () => {
   const inactive = shown({ kind: "inactive", message: "private: .env", reason: "private: .env" });
   assert.deepEqual(inactive, { text: "$(circle-slash) dgemma", tooltip: "private: .env", severity: "none" });
   const error = shown({ kind: "error", message: "no memory", reason: "choose a smaller model" });
   assert.deepEqual(error, { text: "$(error) dgemma", tooltip: "no memory\n\nchoose a smaller model", severity: "error" });
 });
 
-test("what the server says of one document is not said of another", () => {
+test("a status of one document is not shown for another", () => {
   const why: Partial<ServerStatus> = { kind: "inactive", message: "this file is private", reason: "this file is private" };
   assert.equal(shown({ ...why, uri: "file:///here" }).tooltip, "this file is private");
   assert.equal(shown({ ...why, uri: "file:///there" }).tooltip, "Ready.");
   assert.equal(shown({ ...why, uri: "" }).tooltip, "this file is private");
 });
 
-test("slow says why, once, and how slow", () => {
+test("a slow state shows the reason once, and the times", () => {
   const slow = shown({ kind: "slow", message: "slow: another window", reason: "another window" }, { lastMs: 900, medianMs: 800 });
   assert.deepEqual(slow, {
     text: "$(watch) dgemma 900 ms",
@@ -55,17 +55,17 @@ test("slow says why, once, and how slow", () => {
   });
 });
 
-test("a document in which the editor would draw nothing is silent, and says so", () => {
+test("a document in which the editor would draw nothing shows the reason", () => {
   const silent = shown({}, { silent: "too large" });
   assert.deepEqual(silent, { text: "$(circle-slash) dgemma", tooltip: "too large", severity: "none" });
 });
 
-test("a server that does not fit stays a warning while it works", () => {
+test("an incompatible server that works is shown as a warning", () => {
   const { text, tooltip, severity } = shown({}, {}, "older");
   assert.deepEqual([text, tooltip, severity], ["$(warning) dgemma", "older", "warning"]);
 });
 
-test("a pause hides what the server says, a stopped server hides the pause", () => {
+test("a pause hides the status of the server, a stopped server hides the pause", () => {
   assert.match(shown({ kind: "error" }, { paused: "language" }).tooltip, /Paused for the language python/);
   assert.match(shown({}, { paused: "workspace" }).tooltip, /dgemma\.enabled/);
   const stopped = shown({}, { paused: "workspace", server: { kind: "stopped", message: "not installed" } });

@@ -33,7 +33,7 @@ def test_no_server_anywhere(start: Start, tmp_path: Path) -> None:
     # Where these tests run from a checkout with an environment in it, that one is found.
     where = window.lua("return (require('dgemma.server').find(require('dgemma').options, nil) or {}).origin or vim.NIL")
     if where is None:
-        assert "pip install 'dgemma-lsp[engine]'" in only_said(window, "no language server is here")
+        assert "pip install 'dgemma-lsp[engine]'" in only_said(window, "the language server was not found")
     else:
         assert where == "the checkout's environment"
 

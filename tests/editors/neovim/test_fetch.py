@@ -96,7 +96,7 @@ def test_download_is_stopped_and_resumed(store: Start, index: Index, tmp_path: P
     window.lua("vim.cmd.DgemmaFetch()")
     window.hear("the model is being fetched already")
     window.lua("vim.cmd.DgemmaCancel()")
-    window.hear("what has come of the model is kept; :DgemmaFetch goes on with it")
+    window.hear("the downloaded part is kept; :DgemmaFetch continues the download")
     index.holds_after = None
     window.lua("vim.cmd.DgemmaFetch()")
     window.hear("the model small is there; the next completion uses it")

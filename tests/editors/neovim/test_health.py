@@ -23,7 +23,7 @@ def test_health_page_of_a_working_server(start: Start) -> None:
     assert "OK Neovim 0.12" in page
     assert re.search(rf"OK dgemma-lsp [\d.]+: {re.escape(sys.executable)} -m dgemma_lsp, from the option cmd", page)
     assert "OK python:" in page
-    assert "it says of itself: " in page
+    assert "its last status: " in page
     assert "ERROR" not in page
 
 

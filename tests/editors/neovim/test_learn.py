@@ -52,7 +52,7 @@ def test_repository_is_learnt_and_forgotten(learn: Learn, tmp_path: Path) -> Non
     window = learn()
     window.lua("vim.cmd.DgemmaLearn()")
     window.hear("installed: of 40 holes 9 were right before and 14 after")
-    window.hear(":DgemmaForget takes it back")
+    window.hear(":DgemmaForget removes it")
     assert "measuring without an adapter" in window.lua("return _G.bars")
     window.lua("vim.cmd.DgemmaForget()")
     window.hear("is removed; the model answers as it was")

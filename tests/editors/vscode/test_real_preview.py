@@ -62,7 +62,7 @@ def test_setting_draws_every_suggestion_while_it_settles(window: Window, workspa
 
 def test_the_figures_are_a_page_that_asks_nothing_when_it_is_closed(window: Window) -> None:
     window.command("dgemma: Show Statistics")
-    window.wait_line("What suggestions were worth")
+    window.wait_line("Statistics of suggestions")
     window.wait_line("accepted share")
     window.shot("statistics")
     window.type("x")

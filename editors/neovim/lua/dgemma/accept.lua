@@ -7,7 +7,7 @@ local undo = require("dgemma.undo")
 
 local M = {}
 
--- Events that were waiting before are served too.
+-- Longest wait; events that were queued before are handled meanwhile.
 local MOST_MS = 500
 
 --- Replaces bytes of one line and puts the cursor after the new text.

@@ -4,7 +4,7 @@ local say = require("dgemma.say")
 
 local M = {}
 
---- What the client is called in |vim.lsp.config()|.
+--- The client's name in |vim.lsp.config()|.
 M.NAME = "dgemma"
 
 ---@param bufnr integer
@@ -13,7 +13,7 @@ function M.client(bufnr)
   return vim.lsp.get_clients({ bufnr = bufnr, name = M.NAME })[1]
 end
 
---- Returns the client of a buffer if it speaks this plugin's protocol; else says what to do.
+--- Returns the client of a buffer if it supports this plugin's protocol; else tells the user what to do.
 ---@param bufnr integer
 ---@return vim.lsp.Client?
 function M.capable_client(bufnr)

@@ -31,7 +31,7 @@ local function run_fill(command)
   end
 end
 
---- Defines them.
+--- Defines the commands.
 function M.define()
   local define = vim.api.nvim_create_user_command
   define("DgemmaFill", run_fill, {
@@ -44,9 +44,9 @@ function M.define()
   })
   define("DgemmaCancel", function()
     if not (fill.cancel(vim.api.nvim_get_current_buf()) or fetch.work:cancel() or learn.work:cancel()) then
-      say.info("no fill runs in this buffer")
+      say.info("nothing to cancel: no fill in this buffer, no download, no training")
     end
-  end, { desc = "Take the running fill back, or stop fetching a model or learning a repository" })
+  end, { desc = "Cancel the running fill, or stop fetching a model or learning a repository" })
   define("DgemmaFetch", function()
     fetch.run_here(vim.api.nvim_get_current_buf())
   end, { desc = "Fetch the model that the settings choose" })

@@ -162,7 +162,7 @@ local function clear_on_change(bufnr)
     group = vim.api.nvim_create_augroup("dgemma.denoise", { clear = true }),
     buffer = bufnr,
     once = true,
-    desc = "dgemma: take the view of the canvas away",
+    desc = "dgemma: remove the view of the canvas",
     callback = M.clear,
   })
 end
@@ -206,7 +206,7 @@ function M.show()
   clear_on_change(bufnr)
 end
 
---- Shows it beside a request for ghost text, until either answer comes.
+--- Shows the denoising beside a request for ghost text, until either answer comes.
 ---@param client vim.lsp.Client
 ---@param bufnr integer
 ---@param position lsp.Position

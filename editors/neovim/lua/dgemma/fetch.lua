@@ -16,7 +16,7 @@ M.work = work.new({
   method = "dgemma/fetchModel",
   title = "Fetching a model",
   already = "the model is being fetched already; :DgemmaCancel stops that",
-  stopped = "what has come of the model is kept; :DgemmaFetch goes on with it",
+  stopped = "the downloaded part is kept; :DgemmaFetch continues the download",
 })
 
 ---@type table<string, boolean> by name, in this Neovim

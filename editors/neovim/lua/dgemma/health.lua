@@ -54,7 +54,7 @@ local function check_clients()
     local last = status.last(client.id)
     if last then
       local tell = last.kind == "error" and vim.health.error or vim.health.info
-      tell(("it says of itself: %s%s"):format(last.kind, last.message ~= "" and ", " .. last.message or ""))
+      tell(("its last status: %s%s"):format(last.kind, last.message ~= "" and ", " .. last.message or ""))
     end
   end
 end

@@ -1,4 +1,4 @@
---- The keys: each does its work where ghost text is shown, and keeps its earlier mapping everywhere else.
+--- The keys: each acts where ghost text is shown, and keeps its earlier mapping everywhere else.
 ---
 --- None is an expression mapping: Neovim evaluates the mapping of a key while the key typed right before it is not in
 --- the buffer yet, so the decision may be wrong. Its earlier mapping is fed before keys typed after it.
@@ -48,7 +48,7 @@ local ACTIONS = {
 
 ---@param keys string in Neovim's notation of its own
 ---@param remap boolean whether they are mapped again
----@param escape boolean whether they may hold bytes that are none of that notation
+---@param escape boolean whether they may hold bytes outside that notation
 local function feed(keys, remap, escape)
   vim.api.nvim_feedkeys(keys, remap and "im" or "in", escape)
 end

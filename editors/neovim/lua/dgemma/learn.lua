@@ -23,7 +23,7 @@ M.work = work.new({
 local function learn(client, uri)
   M.work:run(client, { uri = uri }, function(result)
     if result.installed then
-      say.info("it is used from now on; :DgemmaForget takes it back")
+      say.info("the adapter is used from now on; :DgemmaForget removes it")
     end
   end)
 end

@@ -15,13 +15,13 @@ local M = {}
 ---@field denoise dgemma.DenoiseOptions
 
 ---@class dgemma.Keys
----@field accept string|false takes the whole ghost text
----@field accept_word string|false takes its next word
----@field accept_line string|false takes the rest of its line
+---@field accept string|false accepts the whole ghost text
+---@field accept_word string|false accepts its next word
+---@field accept_line string|false accepts the rest of its line
 ---@field next string|false shows the next candidate
 ---@field previous string|false shows the one before
 ---@field dismiss string|false hides the ghost text
----@field cancel string|false takes a running fill back, in normal mode and only while one runs
+---@field cancel string|false cancels a running fill, in normal mode and only while one runs
 
 ---@class dgemma.DenoiseOptions
 ---@field always boolean whether every ghost text is preceded by a view of how it is denoised

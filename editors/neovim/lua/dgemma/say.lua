@@ -9,7 +9,7 @@ local said = {}
 local MORE = " \u{2026} (:messages)"
 local HIGHLIGHTS = { [vim.log.levels.WARN] = "WarningMsg", [vim.log.levels.ERROR] = "ErrorMsg" }
 
---- Whether Neovim itself shows notifications, in the command line. Others have room for all of a text.
+--- Whether Neovim itself shows notifications, in the command line. Other notifiers have room for a whole text.
 ---@return boolean
 local function is_built_in()
   local source = debug.getinfo(vim.notify, "S").source

@@ -5,7 +5,7 @@ local M = {}
 ---@field cmd string[] starts it
 ---@field origin string where it was found, for `:checkhealth`
 
-M.MISSING = "no language server is here; install it with: pip install 'dgemma-lsp[engine]', "
+M.MISSING = "the language server was not found; install it with: pip install 'dgemma-lsp[engine]', "
   .. "or name it: require('dgemma').setup({ cmd = { '/path/to/dgemma-lsp' } })"
 
 local HAS_MODULE = "import importlib.util, sys; sys.exit(importlib.util.find_spec('dgemma_lsp') is None)"
@@ -88,7 +88,7 @@ end
 
 --- Finds out whether the server can run at all, without waiting for it.
 ---@param options dgemma.Options
----@param on_end fun(problem: string?) told the last line of what went wrong, or nil
+---@param on_end fun(problem: string?) called with the last line of the error, or nil
 function M.try(options, on_end)
   local found, problem = M.find(options, nil)
   if not found then

@@ -69,7 +69,7 @@ function Work:run(client, params, on_result)
 end
 
 --- Stops the work.
----@return boolean whether there was some
+---@return boolean whether any ran
 function Work:cancel()
   if not self.running then
     return false
