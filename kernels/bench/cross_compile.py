@@ -30,7 +30,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="one case per kernel, nothing written")
     parser.add_argument("--architectures", type=int, nargs="+", default=list(LIMITS), choices=list(LIMITS))
-    parser.add_argument("--only", default="", help="cases whose name begins so, nothing written")
+    parser.add_argument("--only", default="", help="only cases whose name begins with this text, nothing written")
     add_record(parser)
     options = parser.parse_args()
     named = [case for case in full_size.cases() if case.name.startswith(options.only)]

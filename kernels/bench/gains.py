@@ -32,7 +32,7 @@ ARCHITECTURE = 90
 # Formats of whole models: of their experts, and of their dense matrices.
 MODELS = {"bf16": ("plain", "plain"), "fp8": ("fp8", "fp8"), "int4": ("int4", "int8")}
 SLIDING, FULL, LAYERS = roofline.NUM_SLIDING, roofline.NUM_FULL, roofline.NUM_LAYERS
-# Operations that no gain changes: their floors, and the kernels that each launches.
+# Operations that no gain changes -> the kernels that each launches; the roofline has their floors.
 OTHERS = {
     "add_norm": 1, "merge_norm": 1, "norm_rotary.sliding": 1, "norm_rotary.full": 1, "gated_gelu": 1,
     "distribution": 2, "soft_embeddings": 2,
@@ -78,7 +78,6 @@ class Predictor:
 
     Attributes:
         compiler: of all kernels.
-        launches: what calls would launch, by case.
     """
 
     compiler: Compiler

@@ -98,7 +98,7 @@ def disassembled(compiled: CompiledKernel) -> str:
 
 
 def described(compiled: CompiledKernel, ptxas_log: str) -> dict[str, Any]:
-    """Returns what a kernel takes of a multiprocessor; without spills both spill counts are 0."""
+    """Returns registers, spilled bytes, shared memory and warps; -1 for what the log of ptxas does not name."""
     stores, loads = max(((int(a), int(b)) for a, b in SPILLS.findall(ptxas_log)), default=(-1, -1))
     registers = [int(count) for count in REGISTERS.findall(ptxas_log)]
     return {

@@ -35,7 +35,7 @@ ASSUMED: dict[str, float] = {
     "node_us": 1.2,
     "route_us": 30.0,
     "host_us": 400.0,
-    # Of those the ones that a canvas made ahead hides.
+    # The part of `host_us` that `RENOISE_AHEAD` hides.
     "hidden_host_us": 300.0,
 }
 # Loads that a program makes one after another before its loop: expert, tile and assignments, then the first weights.

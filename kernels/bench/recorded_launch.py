@@ -45,7 +45,7 @@ class Launch:
 
     @property
     def name(self) -> str:
-        """Of the kernel."""
+        """The kernel's name."""
         return self.kernel.fn.__name__
 
     def compile(self, architecture: int) -> tuple[CompiledKernel, str]:

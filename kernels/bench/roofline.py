@@ -3,8 +3,8 @@
 `python kernels/bench/roofline.py --record` writes `results/roofline.json`, without `--record` one in `measured/`.
 Arithmetic only: a canvas of 256 positions, a prompt of 1,024, tokens that choose experts at random. The card is an H200
 as published measurements have it: 4.3 TB/s, 780 TFLOP/s in bf16; 1.5 PFLOP/s in fp8 is the assumption of the plan in
-`docs/KERNELS.md`. `together` is the same of several users' canvases in one pass: floors too, and what they gain over
-turns.
+`docs/KERNELS.md`. `together` holds the floors of one pass over several users' canvases, and how many times as fast it
+is as one pass for each user.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def works(canvas: int = CANVAS, num_users: int = 1) -> list[Work]:
 
     Args:
         canvas: positions of each user's canvas.
-        num_users: whose canvases make one pass, each over a prompt of its own.
+        num_users: users whose canvases make one pass, each over a prompt of its own.
     """
     num_rows = canvas * num_users
     row = num_rows * HIDDEN

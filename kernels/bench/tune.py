@@ -5,7 +5,7 @@
 Tries, kernel by kernel, the entries of `candidates` on the shapes of DiffusionGemma 26B with random numbers and keeps
 the fastest that compiles, fits and computes what the first entry computes. `FOLDER/<card>.json` (default:
 `kernels/dgemma_kernels/launch/launch_tables`) is written after each candidate, and the next run goes on from there; a
-table is `measured` once every kernel is through. Not tried on a GPU yet.
+table is `measured` once every kernel is done. Not tried on a GPU yet.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ def beside(
     """Returns what both pieces of work return; whatever is launched afterwards runs after both.
 
     The second stream waits for what was launched before, and the current one for the second at the end, so a graph
-    that captures the current stream captures both. Tensors need no further marks: the second stream alone reuses what
+    that captures the current stream captures both. Tensors need no `record_stream`: the second stream alone reuses what
     it allocates, after it has waited again, and the caller must hold what `side` reads until both have returned.
 
     Args:

@@ -24,7 +24,7 @@ def _attend(
     num_stored, first_seen, window, HEAD: tl.constexpr, CAUSAL: tl.constexpr, STORED: tl.constexpr,
     OWN: tl.constexpr, BLOCK_S: tl.constexpr,
 ):  # fmt: skip
-    """Adds the keys from `start` on, which are visible stored ones, the pass's own, or both kinds and hidden ones."""
+    """Adds the keys of a range: visible stored ones (`STORED`), the pass's own (`OWN`), or both with hidden ones."""
     column = tl.arange(0, HEAD)
     for first in range(start, end, BLOCK_S):
         key = first + tl.arange(0, BLOCK_S)

@@ -64,7 +64,7 @@ def experts_kernel(
     """Gated: `gelu(gate) * up` to sorted rows. Otherwise: times the routing weight, to the assignments' own rows.
 
     A program computes `EACH` blocks of features of its tile in one loop, so that weights of the next block are loaded
-    while one is stored. With `AHEAD` the scales of a group are loaded before the group ahead of it is multiplied.
+    while one is stored. With `AHEAD` the scales of a group are loaded before the previous group is multiplied.
     """
     num_blocks = tl.cdiv(num_outputs, BLOCK_N)
     num_parts = tl.cdiv(num_blocks, EACH)
@@ -86,7 +86,7 @@ def experts_kernel(
     acc = tl.zeros([BLOCK_N, BLOCK_T], tl.float32)
     acc_up = tl.zeros([BLOCK_N, BLOCK_T], tl.float32)
     if AHEAD:
-        tl.static_assert(FORMAT == "fp8" or FORMAT == "int8" or FORMAT == "int4", "scales of other formats stay")
+        tl.static_assert(FORMAT == "fp8" or FORMAT == "int8" or FORMAT == "int4", "format without scales to load ahead")
         ahead, ahead_up = _scales_of(
             x_scale_ptr, scale_ptr, source, row_inside, feature, inside, 0, num_features, num_outputs, num_inputs,
             FORMAT, GATED,

@@ -20,5 +20,5 @@ def head_of_keys(store_ptr, kv_head, HEAD: tl.constexpr, element_ty: tl.constexp
 
 @triton.jit
 def head_of_values(store_ptr, kv_head, HEAD: tl.constexpr, element_ty: tl.constexpr):
-    """Returns the same of the values."""
+    """Returns where the value of prompt position 0 lies, or would lie if it were stored."""
     return _head(store_ptr, 1, kv_head, HEAD, element_ty)

@@ -15,7 +15,7 @@ def linear_kernel(
 ):  # fmt: skip
     """Programs that share weights are neighbours; with `partial_ptr`, each program of axis 1 adds `share` inputs.
 
-    With `AHEAD` the scales of a group are loaded before the group ahead of it is multiplied.
+    With `AHEAD` the scales of a group are loaded before the previous group is multiplied.
     """
     num_row_blocks = tl.cdiv(num_rows, BLOCK_T)
     feature = (tl.program_id(0) // num_row_blocks) * BLOCK_N + tl.arange(0, BLOCK_N)

@@ -49,7 +49,7 @@ def finish_kernel(
     best_ptr, sampled_ptr, entropy_ptr, confidence_ptr, cap, vocab_size,
     NUM_SLOTS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """One block of one position again: probabilities replace logits; the first block and a drawn one tell the rest."""
+    """One block of one position again: probabilities replace logits; the first block adds statistics, one the draw."""
     row, own = tl.program_id(0), tl.program_id(1)
     num_blocks = tl.num_programs(1)
     temperature = tl.load(temperature_ptr)

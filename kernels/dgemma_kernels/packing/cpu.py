@@ -18,13 +18,13 @@ from torch import Tensor, nn
 
 from dgemma_kernels.packing.few_bits import PACKED_ROWS, FewBitMatrix, RowWeights
 
-# Up to so many rows are padded to a multiple of so many. A token written alone is worth a program of its own:
-# 16 rows take 1.6 times as long as one. After that the time grows with every row, with matrix units with every 16.
+# Most rows, and the multiple to which that many are padded. One row, a single token, is not padded: 16 rows take 1.6
+# times as long. Above that the time grows with every row, or with every 16 where the processor has matrix units.
 _FILLED_TO = ((1, 1), (64, 4), (128, 16), (256, 64), (inf, 128))
 
 
 def num_filled(num_rows: int) -> int:
-    """Returns the number of rows that `filled` makes of so many."""
+    """Returns the number of rows after padding by `filled`."""
     step = next(step for most, step in _FILLED_TO if num_rows <= most)
     return -(-num_rows // step) * step
 
@@ -32,8 +32,8 @@ def num_filled(num_rows: int) -> int:
 def filled(x_NI: Tensor) -> Tensor:
     """Returns `x` padded with rows of 0, up to one of a few numbers of whole tiles.
 
-    oneDNN compiles a program for each number of rows and matrix, and keeps it, half a megabyte each: with every number
-    of rows of a day of typing more than a gigabyte. Matrix units work on whole tiles anyway.
+    oneDNN compiles a program for each number of rows and matrix, and keeps it, half a megabyte each: unpadded, a day
+    of typing takes more than a gigabyte. Matrix units work on whole tiles anyway.
     """
     step = next(step for most, step in _FILLED_TO if len(x_NI) <= most)
     return F.pad(x_NI, (0, 0, 0, -len(x_NI) % step))

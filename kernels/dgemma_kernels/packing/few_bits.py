@@ -54,8 +54,8 @@ class ProductKinds:
         row: those with one row.
         int8_mlp: whether MLPs read weights in 8 bits for any number of rows, and round their inputs to 8 or 7 bits with
             a scale per row. Attention and output matrix lose several times as much by that.
-        is_compact: whether the output matrix is so too, and the embeddings are kept in 8 bits: of a model that is large
-            for a processor each weight is kept once. Attention, a tenth of it, is not.
+        is_compact: whether the output matrix reads 8 bits too, and the embeddings are kept in 8 bits: a model that is
+            large for a processor has each weight once. Attention, a tenth of the weights, stays dense.
     """
 
     row: RowWeights
@@ -266,7 +266,7 @@ def _in_four_bits(weight_OI: Tensor) -> tuple[int, Tensor, Tensor] | None:
 def _codes(weight_OI: Tensor) -> tuple[Tensor, Tensor, Tensor] | None:
     """Returns codes of 4 bits, [O, I] int32, and step and least value of each group, [O, I / `GROUP`] float32.
 
-    None where the weights are not 16 values; the first piece tells that of most matrices that were not stored so.
+    None where a group has other values than 16 evenly spaced ones; most such matrices fail at the first piece.
     """
     codes = torch.empty_like(weight_OI, dtype=torch.int32)
     step, least = (torch.empty(len(weight_OI), weight_OI.shape[1] // GROUP) for _ in range(2))

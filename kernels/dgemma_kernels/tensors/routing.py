@@ -22,7 +22,7 @@ class Routing:
         indices_NK: chosen experts, the likeliest first, int32.
         assignment_M: assignments by expert, tokens in order, int32.
         offset_E1: where in `assignment_M` each expert's begin; the last entry is M. int32.
-        tile_expert_T: whose rows a tile holds, -1 for an empty tile, int32.
+        tile_expert_T: expert whose rows a tile holds, -1 for an empty tile, int32.
         tile_start_T: first row of a tile, in `assignment_M`, int32. A tile ends with its expert's rows.
         tile_rows: most rows of a tile.
     """
