@@ -37,7 +37,7 @@ def write_adapter(
 
     Args:
         factors: matrices are rounded to 8 bits, row by row, vectors to 16.
-        folder: is there.
+        folder: must exist.
         stage: what they were trained for.
         base_sha256: of the file that they were trained on.
         tokens: the marks they were trained with.

@@ -13,7 +13,7 @@ from dgemma_engine.tools.evaluation.judgement import Judgement
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EvaluationFigures:
-    """Of one kind of hole, or of all. Shares are 0 to 1.
+    """Figures of one kind of hole, or of all. Shares are 0 to 1.
 
     Attributes:
         n: holes.

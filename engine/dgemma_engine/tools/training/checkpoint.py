@@ -140,7 +140,7 @@ def unwritable(path: Path, error: Exception) -> TrainingError:
 
 
 def _reason(error: BaseException) -> str:
-    """Returns the system's words for what failed: a library's own name its source lines."""
+    """Returns the operating system's message: a library's own message names its source lines."""
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, OSError) and cause.strerror:
