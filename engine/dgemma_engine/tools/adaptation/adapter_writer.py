@@ -33,7 +33,7 @@ def write_adapter(
     tokens: AdapterTokens,
     provenance: Mapping[str, Any],
 ) -> Path:
-    """Writes `folder/STAGE.safetensors` beside its place, then renames it; returns its path.
+    """Writes `folder/STAGE.safetensors` atomically; returns its path.
 
     Args:
         factors: matrices are rounded to 8 bits, row by row, vectors to 16.

@@ -17,7 +17,7 @@ class EvaluationFigures:
 
     Attributes:
         n: holes.
-        exact_match: share answered with the very truth.
+        exact_match: share answered with exactly the truth.
         exact_match_ci: 95 % interval.
         edit_similarity: mean share of characters in common.
         edit_similarity_ci: 95 % interval.

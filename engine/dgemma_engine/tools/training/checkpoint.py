@@ -1,6 +1,6 @@
 """What a run leaves on disk: a state to resume from, and model folders that the engine and `transformers` load.
 
-Everything is written beside its place and then renamed: a full disk or a crash leaves the last good one whole.
+States and weights are written atomically: a full disk or a crash leaves the last good one whole.
 """
 
 from __future__ import annotations

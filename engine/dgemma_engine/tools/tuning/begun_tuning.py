@@ -60,7 +60,7 @@ class BegunTuning:
             raise cannot_resume("files were added or removed since the training began")
 
     def save(self, folder: Path) -> None:
-        """Writes it beside its place, then renames it.
+        """Writes the file atomically.
 
         Args:
             folder: must exist.
