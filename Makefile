@@ -46,7 +46,7 @@ test-transformers: setup ## run the parity tests against another version of tran
 test-docs: setup ## run every command of every document
 	$(BIN)/python -m pytest -q -m documents tests/documents
 
-test-editors: setup $(EDITORS_STAMP) ## run the tests in real editors, which are put into .editors first
+test-editors: setup $(EDITORS_STAMP) ## run the tests in real editors, which are installed into .editors first
 	$(BIN)/python -m pytest -q -m editors tests/editors
 
 CLIENTS_STAMP := .clients/.installed
@@ -60,7 +60,7 @@ $(CLIENTS_STAMP): Makefile $(STAMP)
 	npm install --prefix .clients --no-audit --no-fund --silent @continuedev/openai-adapters@1.37.0 tabby-agent@1.5.0
 	@touch $@
 
-test-clients: setup $(CLIENTS_STAMP) ## run the tests with clients of other projects, which are put into .clients first
+test-clients: setup $(CLIENTS_STAMP) ## run the tests with clients of other projects, which are installed into .clients first
 	$(BIN)/python -m pytest -q -m clients tests/clients
 
 lint: setup ## style, formatting, import contracts
@@ -110,7 +110,7 @@ adapt: setup runs/corpus.jsonl.gz ## train an adapter of `small` on a processor;
 
 ADAPT_DEVICE ?= cuda
 
-adapt-gpu: runs/corpus.jsonl.gz ## the same on a GPU, five minutes with 8 documents a step; run it again to go on
+adapt-gpu: runs/corpus.jsonl.gz ## train an adapter of `small` on a GPU in five minutes, 8 documents a step; run it again to go on
 	$(ENGINE) $(ADAPT) --device $(ADAPT_DEVICE) --documents 8 --holes 48 --minutes 5 $(if $(wildcard runs/adapter/state.pt),--resume)
 
 bench-open: setup ## processor time to open the GGUF file of the model `small`, header and tokenizer
@@ -119,7 +119,7 @@ bench-open: setup ## processor time to open the GGUF file of the model `small`, 
 bench-gguf: setup ## products with weights of a GGUF file as they are stored, and the time to plan checkpoints of the published layouts
 	$(BIN)/python engine/bench/speed/gguf_products.py $(RECORD) && $(BIN)/python engine/bench/speed/open_published.py $(RECORD)
 
-bench-messages: setup ## processor time of the dearest message about texts of 10^6 and 10^7 characters
+bench-messages: setup ## processor time of the costliest message about texts of 10^6 and 10^7 characters
 	$(BIN)/python engine/bench/server/message_cost.py $(RECORD)
 
 # MODEL=small replays them with that model.
@@ -138,7 +138,7 @@ picture: setup $(EDITORS_STAMP) ## the pictures of the documents: a completion i
 bench-neovim: setup $(EDITORS_STAMP) ## how long a Neovim user waits for ghost text
 	$(BIN)/python engine/bench/server/editor_neovim.py $(RECORD)
 
-# Where torch for CUDA comes with the machine's own Python, that one; make gpu-report GPU_PYTHON=... names another.
+# The machine's own Python where its torch has CUDA, else that of .venv; make gpu-report GPU_PYTHON=... names another.
 GPU_PYTHON ?= $(shell python3 -c 'import sys, torch; sys.exit(not torch.cuda.is_available())' 2>/dev/null && echo python3 || echo $(BIN)/python)
 GPU_OPTIONS ?=
 
@@ -148,7 +148,7 @@ gpu-report: ## on a GPU, in five minutes: kernels checked at full size, steps, r
 bench-vscode: setup $(EDITORS_STAMP) ## how long a VS Code user waits for ghost text
 	$(BIN)/python engine/bench/server/editor_vscode.py $(RECORD)
 
-bench-path: setup ## the way of one warm request: files, functions, deepest stacks
+bench-path: setup ## the path of one warm request through the code: files, functions, deepest stacks
 	$(BIN)/python engine/bench/server/request_path.py $(RECORD)
 
 soak: setup ## half an hour of mixed traffic: nothing unanswered, no error, no growth

@@ -1,4 +1,4 @@
-"""The processor that all programs of a measurement share: the cost of carrying a request, and turns on its cores.
+"""The processor that all programs of a measurement share: transport cost of a request, and turns on the cores.
 
 Measured replicas share their cores with the editors, Ray and its proxy, and each replica's own interpreter with the
 requests that come in; a simulation of people on such a machine needs both.
@@ -24,7 +24,7 @@ from simpy.events import Event
 # The switch interval of Python's threads.
 _QUANTUM_S = 0.005
 _REST_S = 10.0
-# As between two keys; longer than a client waits before it tells the engine of a question that was taken back.
+# From one key to the next, longer than a client holds a cancellation back; from a request to its cancellation.
 _KEY_S, _BEFORE_CANCEL_S = 0.15, 0.03
 
 
@@ -49,11 +49,11 @@ class ProcessorTime:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Carrying:
-    """The cost of carrying a request, without the engine's work on it.
+    """The transport cost of a request, without the engine's work on it.
 
     Attributes:
-        answered: of one that is answered.
-        taken_back: in addition, of one that is cancelled before its answer.
+        answered: of a request that is answered.
+        taken_back: in addition, of a request that is cancelled before its answer.
         at_rest: in each second without a request.
         idle_s: seconds of a request's duration in which no core works for it.
     """
@@ -138,7 +138,7 @@ class SharedMachine:
 
     Args:
         world: the simulation.
-        num_cores: None is without limit.
+        num_cores: None sets no limit.
     """
 
     def __init__(self, world: simpy.Environment, num_cores: int | None) -> None:
@@ -150,7 +150,7 @@ class SharedMachine:
 
         Args:
             seconds: of processor time.
-            interpreter: of a process that does one thing at a time; None is another process for each.
+            interpreter: of a process that does one piece of work at a time; None uses a process for each piece.
         """
         if self._cores is None:
             yield self._world.timeout(seconds)

@@ -31,8 +31,9 @@ from simpy.resources.resource import Request
 from team_typing import DEADLINE_MS, DEBOUNCE_S, Costs, Piece
 
 _NUM_VIRTUAL_NODES = 100
-# Passes for one inline completion, with candidates and ranking; what is done once of a warm prompt's new tokens; and a
-# prompt of 2,048 tokens at half of the card's rate (two operations for each of 3.8e9 weights in use and token).
+# Passes for one inline completion, with candidates and ranking; milliseconds for the new tokens of a warm prompt; and
+# for a cold prompt of 2,048 tokens at half of the card's rate (two operations a token for each of 3.8e9 weights in
+# use).
 _FORWARDS, _ONCE_MS, _COLD_MS = 8, 8.0, 40.0
 _AT_ONCE_ON_A_CARD = 8
 
@@ -63,11 +64,11 @@ class Setting:
         service_s: draws the seconds of the device that a question with a warm prompt takes alone.
         step_s: piece of either that is not interrupted.
         way_s: seconds of transport in which no core of the shared machine works.
-        carrying: what the shared machine does for a question besides.
+        carrying: cost of a question's transport on the shared machine.
         num_cores: of the machine that is shared; None where each program has one of its own.
-        together: how many times one document's step that of so many documents takes.
+        together: returns the duration of a step of that many documents, relative to a step of one document.
         num_at_once: documents that a replica works on at the same time.
-        max_requests: questions in a replica; one more is told to come again.
+        max_requests: questions in a replica; one more is refused and may be sent again.
     """
 
     cold_s: Callable[[random.Random], float]
@@ -82,7 +83,7 @@ class Setting:
 
     @classmethod
     def measured(cls, costs: Costs, carrying: Carrying, num_cores: int) -> Setting:
-        """Returns one that draws from measured times; documents take turns on a processor, and all share its cores."""
+        """Returns a setting with measured times; documents take turns on a processor, and all share its cores."""
         warm_s = [one / 1_000 * costs.processor_share for one in costs.warm_ms]
         usual_s = statistics.median(warm_s)
         cold_s = [max(0.0, one / 1_000 * costs.processor_share - usual_s) for one in costs.first_ms]
@@ -98,11 +99,11 @@ class Setting:
 
     @classmethod
     def h200(cls, step_ms: float, together: Mapping[int, float]) -> Setting:
-        """Returns one of a card on which a step of a canvas takes so long.
+        """Returns the setting of a card.
 
         Args:
-            step_ms: of one document.
-            together: how many times that a step of so many documents takes; others lie between two of them.
+            step_ms: duration of a denoising step of one document.
+            together: relative duration of a step by number of documents; numbers in between are interpolated.
         """
         service_s = (_FORWARDS * step_ms + _ONCE_MS) / 1_000
         known = sorted(together)
@@ -241,7 +242,7 @@ def _run(
             return
         took_ms = (world.now - began_s) * 1_000
         if took_ms > DEADLINE_MS:
-            # The editor has given it up.
+            # The editor has given the request up.
             end = "told in the status"
         ends[end] += 1
         if end in ("answered", "deadline"):

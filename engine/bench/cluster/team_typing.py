@@ -26,7 +26,7 @@ from dgemma_engine.errors import EngineFault, EngineUnavailable
 from dgemma_engine.protocol.messages import Context, Infill
 from dgemma_engine.remote.remote_engine import RemoteEngine
 
-# What is above and below the cursor at most, as the language server sends it.
+# Most characters before and after the cursor, as the language server sends them.
 _ABOVE, _BELOW = 6_000, 2_000
 # Waited after a key before the engine is asked, as with a slow engine.
 DEBOUNCE_S = 0.06
@@ -74,7 +74,7 @@ class Outcomes:
     """The outcomes of the requests.
 
     Attributes:
-        ends: number by how they ended.
+        ends: number of requests by outcome.
         times_ms: from the key to an answer, of those that ran to their end.
         num_warm: of the questions after a document's first, those that encoded less than half of their prompt.
         num_later: all of those.
@@ -119,7 +119,7 @@ async def costs_of(remotes: Sequence[RemoteEngine], texts: list[Piece], *, secon
     """Returns the cost of requests when each person waits for each answer before the next key.
 
     Args:
-        remotes: connections of sessions, more than replicas, so that those are busy, as in a team.
+        remotes: connections of sessions, more than there are replicas, so that each replica is busy.
         texts: what is typed.
         seconds: how long.
     """
@@ -145,7 +145,7 @@ def _worked_ms(infill: Infill) -> float:
 
 
 def question(piece: Piece, length: int, number: int) -> Context:
-    """Returns what is asked after so many characters of a piece, the person's `number`th."""
+    """Returns the question after `length` characters of a piece, the person's `number`th."""
     return Context(
         document=f"file:///{number % 3}.py",
         prefix=piece.above + piece.typed[:length],

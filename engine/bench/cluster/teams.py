@@ -1,6 +1,6 @@
 """A team's engines on Ray Serve: overhead, people who type at once, replicas that are killed, and a simulation of more.
 
-Everything runs on this machine. The overhead and the replay with many requests are of an engine that answers at once;
+Everything runs on this machine. The overhead and the replay with many requests use an engine that answers at once;
 people type at replicas of the model `tiny`; the simulation is checked against them and then run for more people and
 cards than there are here.
 """
@@ -29,7 +29,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "http_api"))
 
 from dgemma_engine.cluster.closing import closed
 
-# Ray reads them when it is imported.
+# Ray reads these variables when it is imported.
 os.environ |= closed(os.environ)
 
 import record
@@ -196,7 +196,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
 
 
 async def cost_of_carrying(cluster: LocalCluster, num_questions: int) -> Carrying:
-    """Returns the cost of carrying the requests of one person who types."""
+    """Returns the transport cost of the requests of one person who types."""
     longest = max(pieces(), key=lambda piece: len(piece.typed))
     async with cluster.remote() as remote:
         typed = [
@@ -261,7 +261,7 @@ def simulated(
 
 
 def together_on_a_card() -> dict[int, float]:
-    """Returns how many times one user's step that of several takes, by arithmetic: fp8, canvases of 100 positions."""
+    """Returns the computed duration of a step by number of users, relative to one user: fp8, canvas of 100."""
     path = Path(__file__).parents[3] / "kernels/bench/results/roofline.json"
     by_users = json.loads(path.read_text(encoding="utf-8"))["together"]["fp8"]["100"]
     alone_ms = by_users["1"]["floor_ms_per_step"]
@@ -275,11 +275,11 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=200)
     parser.add_argument("--requests", type=int, default=100_000)
     parser.add_argument("--people", type=int, default=50)
-    parser.add_argument("--seconds", type=float, default=120.0, help="of each of the three runs of people who type")
+    parser.add_argument("--seconds", type=float, default=120.0, help="of each of three runs of people who type")
     parser.add_argument("--pause-s", type=float, default=30.0, help="mean of a person's pauses between two pieces")
-    parser.add_argument("--cost-s", type=float, default=60.0, help="of people who wait for every answer")
-    parser.add_argument("--kill-s", type=float, default=20.0, help="between two losses of a replica")
-    parser.add_argument("--h200-step-ms", type=float, default=9.5, help="of one denoising step, for the simulation")
+    parser.add_argument("--cost-s", type=float, default=60.0, help="seconds of people who wait for every answer")
+    parser.add_argument("--kill-s", type=float, default=20.0, help="seconds between two losses of a replica")
+    parser.add_argument("--h200-step-ms", type=float, default=9.5, help="of a denoising step, for the simulation")
     args = parser.parse_args()
     result = measure(args)
     names = ("rounds", "people", "seconds", "pause_s", "kill_s", "h200_step_ms")

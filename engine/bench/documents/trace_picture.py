@@ -31,7 +31,7 @@ def page_in(folder: Path) -> Path:
     file, page = folder / SOURCE.name, folder / "trace.html"
     file.write_text(text[:offset] + text[offset + len(CUT) :], encoding="utf-8")
     line, column = text.count("\n", 0, offset) + 1, offset - text.rfind("\n", 0, offset)
-    # The first request after a start pays for it.
+    # The first request after a start takes longer.
     for _ in range(3):
         command = [sys.executable, "-m", "dgemma_lsp", "trace", f"{file}:{line}:{column}", "--html", str(page)]
         subprocess.run([*command, "--model", "tiny"], check=True)

@@ -23,7 +23,7 @@ from dgemma_kernels.tensors.vocabulary_distribution import Banned, VocabularyDis
 from torch import Tensor
 
 # Root mean square of the difference over that of the values. Both sides compute in float32 from equal inputs, so 16-bit
-# results differ by roundings at a boundary (2^-9 each at most); 8-bit ones by such of 2^-4, of few values.
+# results differ by roundings at a boundary (2^-9 each at most); 8-bit ones by roundings of 2^-4, in few values.
 PLAIN_ERROR, FP8_ERROR = 2.0**-8, 2.0**-6
 # Both sides round the probabilities of keys to 16 bits, too.
 ATTENTION_ERROR = 2.0**-7
@@ -51,7 +51,7 @@ class Comparison:
         calls: compared so far.
         error: largest relative root mean square error of a call.
         worst_row: largest of a row.
-        wrong: what was out of bounds, first of all; empty if nothing was.
+        wrong: the first call out of bounds, as a message; empty if there was none.
     """
 
     calls: int = 0
@@ -181,7 +181,7 @@ def _parts(value: Any) -> Iterator[Any]:
 
 
 def _tensors(value: Any) -> Iterator[Tensor]:
-    """Yields the floats that a result, or what was written, stands for."""
+    """Yields the float tensors of a result or of a written argument."""
     for part in _parts(value):
         if isinstance(part, KVStore):
             yield from kv_store.tensors(part)[:2]

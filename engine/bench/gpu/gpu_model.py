@@ -71,7 +71,7 @@ def random_layers(
 
 
 def filled(module: nn.Module, device: torch.device, dtype: torch.dtype) -> nn.Module:
-    """Returns a module of the meta device with memory and random matrices; scales are near 1, each another one."""
+    """Returns a module of the meta device with memory and random matrices; scales are near 1 and all differ."""
     module = module.to(dtype).to_empty(device=device)
     with torch.no_grad():
         for tensor in module.state_dict().values():

@@ -33,9 +33,9 @@ class Part:
 def parts_of(formats: Sequence[str]) -> list[Part]:
     """Returns all parts for whole models in these formats.
 
-    `layers` compares every operation of a layer with plain PyTorch, `tokens` captured steps with others, `tests` runs
-    the tests of kernels compiled; a format's name stands for its fixed steps; `gains` measures what the launch tables
-    leave off, with and without.
+    `layers` compares every operation of a layer with plain PyTorch, `tokens` captured steps with uncaptured ones;
+    `tests` runs the tests of kernels compiled; a format's name stands for its fixed steps; `gains` measures what the
+    launch tables leave off, with and without.
     """
     return [
         Part(name="layers", limit_s=90, is_check=True),

@@ -90,11 +90,11 @@ def parsed() -> argparse.Namespace:
     options = parser.parse_args()
     for form in options.formats:
         if form not in ALL_FORMATS:
-            parser.error(f"there is no format {form!r}: choose of {', '.join(ALL_FORMATS)}")
+            parser.error(f"there is no format {form!r}: choose from {', '.join(ALL_FORMATS)}")
     known = [part.name for part in parts_of(options.formats)]
     for part in options.parts:
         if part not in known:
-            parser.error(f"there is no part {part!r}: choose of {', '.join(known)}")
+            parser.error(f"there is no part {part!r}: choose from {', '.join(known)}")
     return options
 
 

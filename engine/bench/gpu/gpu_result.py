@@ -179,7 +179,7 @@ class Report:
         if case["run"] == self.run:
             return True
         same = all(case["stamp"][name] == value for name, value in self.stamp.items() if name != "date")
-        # Two changed trees have one name.
+        # All changed trees of one commit have the same name.
         is_named = self.stamp["commit"] != "unknown" and not self.stamp["commit"].endswith("-dirty")
         return self.resume and case["state"] == "passed" and same and is_named
 

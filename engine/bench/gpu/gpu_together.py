@@ -12,7 +12,7 @@ from gpu_cases import INLINE_PASSES, NEVER, Bench, row
 
 
 def users_at_once(num_users: int, bench: Bench) -> list[dict[str, Any]]:
-    """Steps of so many users' canvases, tokens of all of them; one user alone replays whole steps, as in the engine."""
+    """Times the steps of several users' canvases, counting the tokens of all; one user alone replays whole steps."""
     sizes = bench.sizes
     prompts = [bench.prompt(sizes.prompt + number) for number in range(num_users)]
     num_steps = min(INLINE_PASSES, sizes.fixed_steps)

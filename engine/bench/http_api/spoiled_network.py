@@ -23,7 +23,7 @@ class Network:
         target: the port.
         port: where the proxy listens.
         delay_s: seconds that each piece takes, in each direction.
-        late_s: returns seconds that a piece takes besides.
+        late_s: returns seconds that a piece takes in addition.
         to_engine: changes a piece on the way there.
         from_engine: changes a piece on the way back.
         cuts_short: whether a piece that was shortened is the last of its connection.

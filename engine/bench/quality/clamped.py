@@ -3,8 +3,8 @@
     python engine/bench/quality/clamped.py HOLES
 
 Fills every hole with each rule in turn, same seed, canvases alone, and reports exact match, edit similarity and steps;
-differences to the first rule are paired. Every hole is filled twice: with the length found by itself, and with the true
-one.
+differences to the first rule are paired. Every hole is filled twice: with the length that the engine finds, and with
+the true one.
 """
 
 from __future__ import annotations

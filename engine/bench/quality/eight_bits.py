@@ -2,8 +2,8 @@
 
     python engine/bench/quality/eight_bits.py [--model small] [--texts 24] [--record]
 
-Texts are pieces of the standard library of the running Python. The same weights in float32, as they are where products
-read no 8 bits, and in 8 bits.
+Texts are pieces of the standard library of the running Python. Compares the same weights in float32, in
+bfloat16 and in 8 bits, the latter also with inputs of 7 bits.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def main() -> None:
 
 
 def added_to(before_N: Tensor, after_N: Tensor, num_texts: int) -> dict[str, float]:
-    """Returns what nats a token rose by, with a 95 % interval over texts: tokens of one are no independent draws."""
+    """Returns the rise in nats a token, with a 95 % interval over texts: tokens of one text are not independent."""
     pieces = torch.stack([part.mean() for part in (after_N - before_N).chunk(num_texts)])
     mean, error = float(pieces.mean()), 1.96 * float(pieces.std()) / num_texts**0.5
     return {"nats": round(mean, 4), "low": round(mean - error, 4), "high": round(mean + error, 4)}

@@ -5,8 +5,8 @@
 The tiny Qwen2 of `masked_model` is trained for M minutes of a core, as published models are. Holes are names in made-up
 functions of which one in five is held out; a name follows from the text around it, and has 1 to 12 tokens. Each hole of
 a held-out function is filled with the true number of masks, with fixed ones, and with the length that the engine finds,
-all by the canvas alone; and by what `dgemma-engine calibrate` learns from holes of other held-out functions, which
-counts on text found elsewhere among the candidates: with that and without.
+all by the canvas alone. Then `dgemma-engine calibrate` fits a calibration on holes of other held-out functions, and the
+length is found with that, without and with text found elsewhere among the candidates.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ def context(prefix: str, suffix: str) -> Context:
 
 
 def never() -> Cancel:
-    """Returns time without end."""
+    """Returns a cancel that is never set and a deadline that never comes."""
     return Cancel(deadline_s=1e9, clock=lambda: 0.0)
 
 

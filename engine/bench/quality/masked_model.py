@@ -3,7 +3,7 @@
 The model is a Qwen2 of the kind `a2d-qwen2` with one token a byte. It is trained as LLaDA, Dream, Open-dCoder and the
 mdlm models of dLLM are: of a window of packed text every token is masked by itself, with a probability that is drawn
 evenly from 0 to 1 for each window, and the loss of a masked token is divided by that probability. A window begins and
-ends anywhere. No mask is put because of what the text says there.
+ends anywhere, and the text has no influence on which tokens are masked.
 Text is functions that are made up, of which one in five is held out of training: half of those for calibration, half
 for evaluation.
 """
@@ -38,7 +38,7 @@ ROWS, WINDOW, WARM_STEPS = 16, 128, 50
 # Least probability of a mask, as in LLaDA.
 LEAST_MASKED = 1e-3
 MASK, END = 257, 256
-# Fill the holes of 1 to 12 letters evenly.
+# Their lengths are spread evenly from 1 to 12 letters.
 NAMES = (
     "n", "x", "i", "id", "to", "up", "key", "row", "top", "area", "name", "size", "left", "width", "depth", "value",
     "count", "height", "weight", "offset", "balance", "percent", "address", "distance", "quantity", "interval",
@@ -101,7 +101,7 @@ def window(random_: random.Random, encode: Callable[[str], list[int]]) -> list[i
 
 
 def trained(folder: Path, seconds: float) -> dict[str, Any]:
-    """Trains a model, writes its folder, and returns what is to be told of it; a folder that has one is left alone."""
+    """Trains a model, writes its folder, and returns its description; a folder that has one is left as it is."""
     known = folder / "training.json"
     if known.exists():
         return json.loads(known.read_text())
@@ -165,7 +165,7 @@ def write(model: MaskedModel, folder: Path) -> None:
 
 
 def tokenizer() -> Tokenizer:
-    """Returns one token a byte, an end and a mask."""
+    """Returns a tokenizer with one token a byte, an end and a mask."""
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
     backend = Tokenizer(BPE(vocab={letter: i for i, letter in enumerate(letters)}, merges=[]))
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)

@@ -4,8 +4,8 @@
 
 Quantises a plain model to every format. A denoising step is timed in turn for the plain model and for each format in
 both residences, in the number format the engine picks. `dgemma-engine eval` then fills the holes of HOLES with the
-plain model and with the formats of `--formats`: with the length found by itself, with the true one, and once more with
-the calibrated threshold; `dgemma-engine compare` pairs each with the plain model, hole by hole.
+plain model and with the formats of `--formats`: with the length that the engine finds, with the true one, and once
+more with the calibrated threshold; `dgemma-engine compare` pairs each with the plain model, hole by hole.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@
 
 The tiny Qwen2 of `masked_model` is trained for M minutes of a core, or taken from FOLDER; `--llama` takes a Llama with
 a canvas adapter beside it instead. A hole is a whole function of 48 tokens between others, and its length is given.
-Many functions fit, and a fill is right that is one of them: tokens that are committed together, or too early, do not
+Many functions fit, and a fill is right if it is one of them: tokens that are committed together, or too early, do not
 agree. For a Llama it is a piece of a file of the standard library, and right is what stood there.
 With re-masking a step commits twice the tokens and masks up to half of them again, so that a run that spends this
 budget takes the same number of steps at the same temperatures. A difference comes with a 95 % interval over holes.
@@ -83,7 +83,7 @@ class CountRemasked:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
-    """Of each hole the right tokens by the answer next to its fill, the tokens masked again, and the steps."""
+    """For each hole: tokens equal to those of the closest answer, tokens masked again, and steps."""
 
     right: list[int]
     remasked: list[int]

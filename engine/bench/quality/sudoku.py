@@ -116,7 +116,7 @@ def figures(results: Sequence[Result]) -> dict[str, Any]:
 
 
 def correction(results: dict[tuple[int, Mode], Result]) -> dict[str, int]:
-    """Returns of the puzzles of all numbers of clues how many only one of two modes solves."""
+    """Returns how many of all puzzles both of the modes adaptive and frozen solve, and how many only one of them."""
     pairs = [
         (one.is_right, other.is_right)
         for clues in CLUES

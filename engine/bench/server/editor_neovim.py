@@ -73,7 +73,7 @@ vim.api.nvim_win_set_cursor(0, { row, 0 })
 def places(folder: Path) -> Iterator[tuple[list[str], int, str]]:
     """Yields texts with a line cut in its middle, that line's number from 1, and the key that was cut off last.
 
-    One file after the other, as a person works; then all of them again with other lines, without end.
+    One file after the other, as a person works; then all of them again with other lines, until no line is left.
     """
     left: dict[str, list[tuple[int, int]]] = {}
     texts = {module: (folder / module).read_text(encoding="utf-8").splitlines() for module in MODULES}

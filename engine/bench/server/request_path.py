@@ -2,8 +2,8 @@
 
 One process holds the server's session, the real socket, the daemon, its worker and the embedded model; the editor's
 transport is left out. A file is opened, asked about, one character is typed, and the second question is recorded. For
-the session the second key follows the first after a fifth of a second, however long the machine takes: what holds for a
-second is then asked once.
+the session the second key follows the first after 200 ms, however long the machine takes: what the session caches for
+one second is then computed once.
 `deepest_stack` adds the server's and the engine's: the frames of our packages from the handler to the forward pass.
 """
 
@@ -96,7 +96,7 @@ def _stack(frame: FrameType) -> list[tuple[str, str]]:
 
 @dataclass(slots=True)
 class Typist:
-    """Whose keys are the session's time."""
+    """The session's clock, which stands at the last key."""
 
     now_s: float = 0.0
 

@@ -73,7 +73,7 @@ class WatchedEngine:
         stamped = _Stamped()
         if cancel.cancelled:
             stamped.set()
-        # Whoever set the old one in between is seen by the next look at the deadline only; it has not happened.
+        # A cancellation that sets the old event in between has no effect before the deadline; none has been seen.
         object.__setattr__(cancel, "event", stamped)
         steps_s: list[float] = []
 

@@ -6,7 +6,7 @@ DiffusionGemma: what `warm.py` measures of the embedded model. `transformers` ru
 own cache, and the faster of the two counts; ours runs in the format that it chose for this processor.
 
 With `--llama-cpp`, llama.cpp's `llama-bench` (Debian: llama.cpp-tools) measures the same file beside it: a token and 48
-tokens after 512 cached ones, from left to right, and a prompt of 512; the least of its samples, in time that passes.
+tokens after 512 cached ones, from left to right, and a prompt of 512; the least of its samples, in wall-clock time.
 
 With `--instruction-sets` the comparison is made once more, in fewer rounds, with each of the sets that `make test-isa`
 knows and this processor has: the libraries of both sides are kept from better instructions.

@@ -1,7 +1,7 @@
 """Products with weights of a GGUF file as they are stored against expanding each matrix and then multiplying, one run.
 
-The matrices are those of the big model's experts, gate and up side by side, as many as lie in no cache together. Each
-round multiplies every matrix once in each way, in turn; times are those of one matrix, of the processor, all threads.
+The matrices are those of the big model's experts, gate and up side by side, more than fit into the caches. Each round
+multiplies every matrix once in each way, in turn; times are processor time of one matrix, all threads together.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from torch import Tensor
 
 TARGET = 1.2
 SHAPES = {"gate and up": (1_408, 2_816), "down": (2_816, 704)}
-# The types that such a file gives each, by ggml's numbers, with the offsets of their 16-bit scales and what those are.
+# The types that such a file gives each, by ggml's numbers, with the offset and the size of each 16-bit scale.
 KINDS = {
     "Q4_K": ("gate and up", 12, {0: 6e-4, 2: 45e-4}),
     "Q5_0": ("down", 6, {0: 1e-2}),

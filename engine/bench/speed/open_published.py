@@ -1,7 +1,7 @@
 """Time to plan the published checkpoints before a weight is read: at full size, in sparse files.
 
 Key lists and files of zeros are those of the tests (`tests/published`). Each layout is opened anew in each round, as
-`dgemma-engine plan` does; times are of the processor.
+`dgemma-engine plan` does; times are processor time.
 """
 
 from __future__ import annotations

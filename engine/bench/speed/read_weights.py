@@ -4,8 +4,8 @@ Writes shards with the experts of some layers of DiffusionGemma 26B in int4, rea
 then reads them as a load does, matrix by matrix and joined by layer. `staged`: through page-locked buffers, from which
 the card copies by itself; joining is the card's work too, and both are left out. `mapped`: out of mapped files, joined
 in main memory, and copied once more into a buffer, as the driver does with memory that is not page-locked. Rates are
-bytes by seconds of processor time, since others share the machine. `seconds_of_26b` is the whole model's size at the
-staged rate, without the time of a disk.
+bytes by seconds of processor time, since other processes share the machine. `seconds_of_26b` is the whole model's size
+at the staged rate, without the time of a disk.
 """
 
 from __future__ import annotations

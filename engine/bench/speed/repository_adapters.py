@@ -122,7 +122,7 @@ def measured(base: Path, store: AdapterStore, folders: Sequence[str], rounds: in
         "target_switch_ms": 30,
         "base_token_ms": round(token["base"], 2),
         "adapter_token_ms": round(token["one"], 2),
-        # The cache before it was of the other adapter.
+        # The pass before it used the other adapter.
         "switched_token_ms": round(token["two"], 2),
         "ratio_token": round(token["one"] / token["base"], 3),
         "base_passage_ms": round(passage["base"], 1),

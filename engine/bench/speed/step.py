@@ -3,7 +3,7 @@
 Alternatives run in turn in one process and medians are compared: ways to draw tokens; ways to multiply by a weight;
 number formats, each with both ways to run the experts, and lean; canvas sizes, plain and lean, and compiled where there
 is a C++ compiler; thread counts, alone and beside one busy process. One thread is timed in processor time, which leaves
-out when somebody else had the core; several in the time that passes.
+out the time of other processes on the core; thread counts are compared in wall-clock time.
 """
 
 from __future__ import annotations

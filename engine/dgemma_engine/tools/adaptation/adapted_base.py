@@ -47,7 +47,7 @@ class AdaptedBase:
         tokens: the adapter's marks.
         plain: the base that is trained on.
         merged: the base with `merge`'s factors added.
-        factors: the masters.
+        factors: the float32 master weights.
         merged_factors: copies of those that `merged` holds.
 
     Raises:
@@ -84,7 +84,7 @@ class AdaptedBase:
         return trainable_terms(self.factors, self.plain)
 
     def merge(self, factors: Factors) -> None:
-        """Makes `merged` the base with these factors; `merged_factors` is left to who trains."""
+        """Makes `merged` the base with these factors; the caller sets `merged_factors`."""
         merge(self.merged, factors, base=self.plain)
 
 

@@ -33,11 +33,11 @@ def write_adapter(
     tokens: AdapterTokens,
     provenance: Mapping[str, Any],
 ) -> Path:
-    """Writes `folder/STAGE.safetensors` beside its place, then renames it; returns its path.
+    """Writes `folder/STAGE.safetensors` atomically; returns its path.
 
     Args:
         factors: matrices are rounded to 8 bits, row by row, vectors to 16.
-        folder: is there.
+        folder: must exist.
         stage: what they were trained for.
         base_sha256: of the file that they were trained on.
         tokens: the marks they were trained with.

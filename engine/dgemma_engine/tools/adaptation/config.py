@@ -21,7 +21,7 @@ class SampleConfig:
         window_characters: most text of a document; about 3.5 characters are a token.
         block_tokens: most tokens of a hole's block: some of the prefix, the middle and its end.
         suffix_tokens: most suffix tokens; as many places are reserved before the document.
-        python_weight: how often Python is drawn, each other language once.
+        python_weight: how many times as often Python is drawn as each other language.
     """
 
     documents: int = 1
@@ -53,7 +53,7 @@ class OptimizerConfig:
 
     Attributes:
         rate: step size while it is constant; LoRA's best is about ten times that of full training.
-        beta2: of the second moment; small batches need few steps of memory.
+        beta2: of the second moment; small batches need a short average.
         max_norm: gradients longer than this are cut to it.
         average_decay: of the moving average that is measured and written; 0 keeps the last step alone.
         merge_steps: steps between two merges of the factors into the weights that encode documents.

@@ -58,7 +58,7 @@ class AdaptProgress:
         return self.curve[-1]
 
     def save_curve(self, folder: Path) -> None:
-        """Writes `curve.jsonl` beside its place, then renames it.
+        """Writes `curve.jsonl` atomically.
 
         Raises:
             TrainingError: the disk is full or the folder cannot be written; the last curve is untouched.

@@ -1,7 +1,8 @@
 """Samples in token ids: a document that is encoded once, and for each of its holes a block of tokens that reads it.
 
 The left edge is healed: a middle begins with the whole token that its first character belongs to, as the engine asks
-for it (`tokenization.healed_start`). A block begins some tokens before that, so that they learn to see the suffix.
+for it (`tokenization.healed_start`). A block begins up to 8 tokens before that, so that prefix tokens are trained with
+the suffix too.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ _LEAST_CHARACTERS, _LEAST_TOKENS = 300, 64
 # Tokens before the first hole: one less is no prompt.
 _LEAST_PREFIX = 4
 _NAMED_SHARE, _SUFFIX_SHARE, _WHOLE_FILE_SHARE = 0.8, 0.93, 0.25
-# Prefix tokens at a block's beginning, drawn evenly, and their weight: without the suffix the base knows them already.
+# Prefix tokens at a block's beginning, drawn evenly, and their weight: the base predicts them well without the suffix.
 _BACK, _BACK_WEIGHT = (0, 0, 1, 2, 4, 8), 0.3
 # Characters of a middle for each token that a block holds.
 _MOST_CHARACTERS_A_TOKEN = 6

@@ -20,7 +20,7 @@ class AdaptSources:
     Attributes:
         train: draws a file to learn from.
         held_out: draws a file that losses are measured on.
-        sha256: names both parts; a state is of use with these only.
+        sha256: identifies both parts; a state can be resumed with these only.
     """
 
     train: DrawFile
@@ -33,7 +33,7 @@ class AdaptSources:
 
         Args:
             corpus: both parts.
-            python_weight: how often Python is drawn, each other language once.
+            python_weight: how many times as often Python is drawn as each other language.
         """
         return cls(
             train=_by_language(corpus.train, python_weight),

@@ -1,4 +1,4 @@
-"""`dgemma-engine calibrate`: fits, on given files, what a model's scores mean, and the least that is shown."""
+"""`dgemma-engine calibrate`: fits a model's scores to the probability of being right, and the threshold, on files."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ REPORT, RELIABILITY, COVERAGE = "calibration_report.json", "reliability.png", "c
 """Files written beside the calibration."""
 
 _DEFAULT_KINDS = (HoleKind.LINE, HoleKind.REST, HoleKind.MULTILINE)
-# Fewer say nothing about twelve weights and a threshold; some hundreds do.
+# Fewer cannot determine twelve weights and a threshold; several hundred can.
 _FEWEST_HOLES = 30
 
 
@@ -47,7 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     kinds = ",".join(_DEFAULT_KINDS)
     parser.add_argument(
         "--kinds", type=_kinds, default=_DEFAULT_KINDS, metavar="KIND,...",
-        help=f"holes to cut: of {', '.join(HoleKind)} (default: {kinds})",
+        help=f"kinds of holes to cut: {', '.join(HoleKind)} (default: {kinds})",
     )  # fmt: skip
     parser.add_argument(
         "--glob", action="append", metavar="PATTERN", help="files of a folder to take; repeatable (default: *.py)"
@@ -130,8 +130,8 @@ def _samples(arguments: argparse.Namespace) -> Samples:
     )
     if len(samples.holes) < _FEWEST_HOLES or samples.num_files < NUM_FOLDS:
         raise FormatError(
-            f"{len(samples.holes)} holes in {samples.num_files} files are too few: {_FEWEST_HOLES} in {NUM_FOLDS} "
-            "files are the least, some hundreds in as many files are good; name more files or other --kinds"
+            f"{len(samples.holes)} holes in {samples.num_files} files are too few: at least {_FEWEST_HOLES} "
+            f"in {NUM_FOLDS} files are needed, several hundred are better; name more files or other --kinds"
         )
     return samples
 

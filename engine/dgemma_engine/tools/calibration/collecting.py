@@ -71,7 +71,7 @@ def collect(
 
     Args:
         samples: the holes.
-        load: makes the engine, with the calibration it is to work by.
+        load: makes the engine, with the calibration that it uses.
         has_canvas: whether the checkpoint denoises; lengths are those of a canvas.
         searches_length: whether the checkpoint cannot end a middle itself. Which candidates it finds then depends on
             the length bias, so the engine is loaded again with the bias that was fitted.

@@ -20,12 +20,12 @@ _COVERAGE = 0.3
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KindFigures:
-    """Of one kind of hole.
+    """Figures of one kind of hole.
 
     Attributes:
         n: holes.
         exact_match: share whose first candidate is right, ranked by held-out probability.
-        oracle: share whose truth is among the candidates: what no ranking can exceed.
+        oracle: share whose truth is among the candidates: the most that a ranking can reach.
     """
 
     n: int
@@ -38,7 +38,7 @@ class LengthFigures:
     """How often the likeliest length was at most one step of the grid from the true one.
 
     Attributes:
-        n: holes these shares are of; the bias was fitted on others.
+        n: holes these shares are of; the bias was fitted on other holes.
         hit_raw: by the model's confidence alone.
         hit_unbiased: with the bias taken off.
         hit_corrected: with the prior as well; its weight was chosen on these holes.
@@ -56,7 +56,7 @@ class LengthFigures:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CalibrationFigures:
-    """Of a calibration; intervals hold 95 %.
+    """Figures of a calibration; intervals are at 95 %.
 
     Attributes:
         n: holes.
@@ -71,7 +71,7 @@ class CalibrationFigures:
         exact_match_canvas: the same, ranked by `canvas_mean`, candidates of no canvas last.
         ece: distance of predicted and observed shares of first candidates (`Reliability.calibration_error`).
         brier: mean squared distance of their prediction and outcome.
-        brier_constant: the same of always predicting the share that is right: what a score must be below.
+        brier_constant: the same if the share that is right is always predicted; a useful score is below that.
         threshold: the one to use.
         target: precision that was asked for.
         target_reached: whether the threshold reaches it.

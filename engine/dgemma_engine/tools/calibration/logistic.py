@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 _MAX_STEPS = 100
 _MAX_HALVINGS = 30
 _TOLERANCE = 1e-9
-# As in `calibration`: what a double can tell from never and always.
+# As in `calibration`: probabilities of larger log-odds are nearly 0 or 1 for a double.
 _MAX_LOG_ODDS = 30.0
 
 
@@ -39,7 +39,7 @@ class Logistic:
 
 
 def fit_logistic(features_NF: ArrayLike, right_N: ArrayLike, *, l2: float = 1.0) -> Logistic:
-    """Finds the weights that make what was seen likeliest.
+    """Fits the weights by penalised maximum likelihood.
 
     Minimises the sum of -log P over candidates plus `l2 / 2` times the squared weights of the standardised features;
     the intercept is free. A column that never changes gets weight 0. With only one kind of label there is nothing to

@@ -1,7 +1,7 @@
 """Judged holes to weights, a threshold, and how good both are on files they were not fitted on.
 
 The score ranks the candidates of a hole and decides whether the first is shown, so both are judged by the first
-candidate of each hole under weights that never saw its file. Knows no engine and no files.
+candidate of each hole under weights fitted without its file. Knows no engine and no files.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The least score that is shown: how much is shown at each threshold, how much of it is right, and which is taken.
 
-Looks only at what would be shown: the first-ranked candidate of each hole, with the probability that weights fitted
+Reads only what would be shown: the first-ranked candidate of each hole, with the probability that weights fitted
 without that hole gave it.
 """
 

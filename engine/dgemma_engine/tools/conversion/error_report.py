@@ -14,7 +14,7 @@ from dgemma_engine.quantization.quantized_tensor import Encoding, QuantisedTenso
 
 @dataclass(slots=True, kw_only=True)
 class _Sums:
-    """Of one kind; filled while weights pass by."""
+    """Sums over the matrices of one kind."""
 
     encodings: set[Encoding]
     num_weights: int = 0

@@ -96,7 +96,7 @@ class ShardWriter:
     """Writes the shards of a plan; a context manager.
 
     Args:
-        folder: is there already.
+        folder: must exist.
         plan: of all tensors.
 
     Raises:

@@ -119,8 +119,8 @@ def build_corpus(
         max_package_bytes: most that one package may give; small is diverse, large is all there is.
 
     Raises:
-        TrainingError: nothing could be used, or it is too little for the vocabulary, or the folder cannot be written or
-            holds something other than a corpus.
+        TrainingError: no file could be used, the files are too few for the vocabulary, or the folder cannot be written
+            or holds something other than a corpus.
     """
     _require_replaceable(folder)
     ordered = sorted(packages, key=lambda package: (_split(package.name, held_out_share) == "held_out", package.name))

@@ -17,7 +17,7 @@ _MIN_SAMPLE = 4
 
 
 class Duplicates:
-    """Remembers the files it let pass.
+    """Rejects copies of the files that it has accepted.
 
     Args:
         max_overlap: share of a file's sample that may have been seen; 0 rejects any file that shares three lines with
@@ -32,7 +32,7 @@ class Duplicates:
         self._shingles: set[int] = set()
 
     def rejection(self, text: str) -> Rejection | None:
-        """Returns DUPLICATE, NEAR_DUPLICATE or None; remembers `text` only when it is None."""
+        """Returns DUPLICATE, NEAR_DUPLICATE or None; stores `text` only when it is None."""
         key = stable_hash(text)
         if key in self._texts:
             return Rejection.DUPLICATE

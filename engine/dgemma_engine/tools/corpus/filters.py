@@ -48,8 +48,8 @@ def rejection(path: PurePath, text: str) -> Rejection | None:
     """Returns why a file does not belong in the corpus, or None if it does.
 
     Args:
-        path: where it stands in its package; absolute or relative.
-        text: all of it.
+        path: of the file in its package; absolute or relative.
+        text: all of the file.
     """
     if not MIN_BYTES <= len(text) <= MAX_BYTES:
         return Rejection.SIZE

@@ -52,7 +52,7 @@ class MiddleMix:
             raise TrainingError(f"middles: line, block, syntax and span must be shares that sum to 1, got {shares}")
 
 
-# Longest middle in characters: what is longer does not fit the largest slot by far.
+# Longest middle in characters: a longer one exceeds the largest slot by far.
 _MAX_CHARACTERS = 600
 _MAX_SPAN = 120
 

@@ -81,7 +81,7 @@ class SourceCorpus:
 
 
 def write_corpus(path: Path, sources: Iterable[SourceLine]) -> None:
-    """Writes a corpus beside its place, then renames it.
+    """Writes a corpus atomically: a temporary file that is renamed.
 
     Raises:
         TrainingError: the disk is full or the folder cannot be written; a file that was there is untouched.

@@ -15,7 +15,7 @@ from dgemma_engine.tools.corpus.licences import metadata_licence
 
 STANDARD_LIBRARY = "python-standard-library"
 
-# This project's own files: the demonstration completes them, so they must not be learnt by heart.
+# This project's own files: the demonstration completes them, so a model must not memorise them.
 _OWN = frozenset({"dgemma-lsp"})
 
 

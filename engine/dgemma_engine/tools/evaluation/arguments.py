@@ -1,4 +1,4 @@
-"""Values on the command line: text to a checked value, or argparse's complaint that carries the text."""
+"""Values on the command line: text to a checked value, or an argparse error that quotes the text."""
 
 from __future__ import annotations
 

@@ -13,11 +13,11 @@ from dgemma_engine.tools.evaluation.judgement import Judgement
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EvaluationFigures:
-    """Of one kind of hole, or of all. Shares are 0 to 1.
+    """Figures of one kind of hole, or of all. Shares are 0 to 1.
 
     Attributes:
         n: holes.
-        exact_match: share answered with the very truth.
+        exact_match: share answered with exactly the truth.
         exact_match_ci: 95 % interval.
         edit_similarity: mean share of characters in common.
         edit_similarity_ci: 95 % interval.

@@ -1,4 +1,4 @@
-"""Who fills a hole: a loaded engine, or the baseline that copies the lines above. `Task` in, `Filling` out."""
+"""What fills a hole: a loaded engine, or the baseline that copies the lines above. `Task` in, `Filling` out."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ _BLOCK_TOKENS = 512
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Filling:
-    """An answer and its price; None is what was not measured.
+    """An answer and its cost; None is what was not measured.
 
     Attributes:
         text: what goes into the hole; empty if nothing was shown.
         finish: why the answer ended there.
-        score: how sure the engine is, 0 to 1.
+        score: the engine's probability of being right, 0 to 1.
         ms: milliseconds from question to answer, with nothing encoded beforehand.
         steps: denoising steps.
         forwards: passes through the model.

@@ -40,6 +40,6 @@ class Length:
         """Returns the tokens the engine is told of, or None if it has to find out.
 
         Args:
-            true_tokens: tokens of the true middle; only the oracle looks at them.
+            true_tokens: tokens of the true middle; only `oracle` uses them.
         """
         return min(max(true_tokens, 1), MAX_TOKENS) if self.name == "oracle" else self.fixed_tokens

@@ -76,9 +76,9 @@ def measure(
         filler: answers them.
         seed: of the intervals' resamples.
         executor: runs the tests; None runs none.
-        results: gets every judgement as it is made.
+        results: receives every judgement as it is made.
         clock: seconds that never go backwards.
-        report: called now and then with a line on how far it has come.
+        report: called with a line on the progress, at most every 30 s.
 
     Raises:
         EngineError: a judgement cannot be written.

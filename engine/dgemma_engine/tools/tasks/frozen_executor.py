@@ -25,7 +25,7 @@ class FrozenExecutor:
     """
 
     def __init__(self, executor: StepExecutor, canvas: Canvas) -> None:
-        assert len(canvas.layout.rows) == 1, "rows share nothing that could be frozen"
+        assert len(canvas.layout.rows) == 1, "one row at a time"
         self._executor, self._canvas = executor, canvas
         self._is_frozen_RM = torch.zeros_like(canvas.layout.valid_RM)
         self._frozen_RM = torch.zeros_like(canvas.layout.free_RM)
@@ -44,7 +44,7 @@ class FrozenExecutor:
         self._executor.forward(temperature, steps_left=steps_left)
 
     def score(self) -> PositionScores:
-        """See `StepExecutor.score`; a frozen token is the answer, without doubt."""
+        """See `StepExecutor.score`; a frozen token is the best one, with entropy 0."""
         scores = self._executor.score()
         return replace(
             scores,
@@ -61,7 +61,7 @@ class FrozenExecutor:
         return self._executor.log_probabilities(place)
 
     def renoise(self) -> Tensor:
-        """See `StepExecutor.renoise`; what was accepted once is accepted."""
+        """See `StepExecutor.renoise`; an accepted token stays accepted."""
         accepted_RM = self._executor.renoise()
         free_M = self.layout.free_RM[0]
         ids_1L = self._executor.tokens()

@@ -50,7 +50,7 @@ class Solver:
     """Solves rows, one at a time.
 
     Args:
-        model: whose.
+        model: makes the passes.
         num_steps: most denoising steps.
         mode: how.
         seed: of the noise.

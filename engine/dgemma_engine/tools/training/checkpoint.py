@@ -1,6 +1,6 @@
 """What a run leaves on disk: a state to resume from, and model folders that the engine and `transformers` load.
 
-Everything is written beside its place and then renamed: a full disk or a crash leaves the last good one whole.
+States and weights are written atomically: a full disk or a crash leaves the last good one whole.
 """
 
 from __future__ import annotations
@@ -140,7 +140,7 @@ def unwritable(path: Path, error: Exception) -> TrainingError:
 
 
 def _reason(error: BaseException) -> str:
-    """Returns the system's words for what failed: a library's own name its source lines."""
+    """Returns the operating system's message: a library's own message names its source lines."""
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, OSError) and cause.strerror:

@@ -1,4 +1,4 @@
-"""Where a run stands: what a resumed run must know besides weights and averages."""
+"""Where a run stands: what a resumed run needs besides weights and averages."""
 
 from __future__ import annotations
 

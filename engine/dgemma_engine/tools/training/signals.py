@@ -1,4 +1,4 @@
-"""Asks a long run to end: Ctrl-C or SIGTERM once ends it after its step, twice at once."""
+"""Ends a long run on Ctrl-C or SIGTERM: the first ends it after its step, a second one of the kind at once."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 
 def first_signal() -> Callable[[], bool]:
-    """Returns whether someone asked the process to end. The second time it ends at once."""
+    """Installs signal handlers; returns a function that returns whether SIGINT or SIGTERM came."""
     received: list[int] = []
 
     def note(number: int, _frame: object) -> None:

@@ -1,4 +1,4 @@
-"""How much useful arithmetic a training step does, and how much the device could do: the share tells a busy card.
+"""How much useful arithmetic a training step does, and how much the device could do.
 
 Useful is what a perfect implementation needs: chosen experts only, real tokens only, visible keys only. Padding,
 experts that run on tokens they were not chosen for, and recomputation count as waste. Knows shapes; runs nothing but a

@@ -220,7 +220,7 @@ class TrainConfig:
         try:
             values = tomllib.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError as error:
-            raise WrongUsage(f"{path}: no such file; name a configuration of a training") from error
+            raise WrongUsage(f"{path}: no such file; name a training configuration") from error
         except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
             raise TrainingError(f"{path}: cannot be read ({error})") from error
         try:

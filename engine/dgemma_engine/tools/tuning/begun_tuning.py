@@ -25,10 +25,10 @@ class BegunTuning:
     Attributes:
         base_sha256: of the base.
         merged_sha256: of the adapter that it was trained on top of.
-        split_sha256: names which files are held out.
-        holes_key: names the holes and their texts.
+        split_sha256: identifies the held-out files.
+        holes_key: hash of the holes and their texts.
         spent_s: seconds of work that this took; measuring afterwards takes about as long.
-        results: of the holes that were measured, the first of all.
+        results: of the holes that were measured: the first ones.
     """
 
     base_sha256: str
@@ -60,10 +60,10 @@ class BegunTuning:
             raise cannot_resume("files were added or removed since the training began")
 
     def save(self, folder: Path) -> None:
-        """Writes it beside its place, then renames it.
+        """Writes the file atomically.
 
         Args:
-            folder: is there.
+            folder: must exist.
 
         Raises:
             TrainingError: the disk is full or the folder cannot be written.
@@ -90,5 +90,5 @@ def reason_of(error: TrainingError) -> str:
 
 
 def holes_key(samples: Sequence[Sample]) -> int:
-    """Returns what names holes and the texts around them: a held-out file that was edited has other holes."""
+    """Returns a hash of holes and the texts around them: a held-out file that was edited has other holes."""
     return stable_hash(json.dumps([(one.hole, one.task.prefix, one.task.middle, one.task.suffix) for one in samples]))

@@ -17,7 +17,7 @@ import numpy as np
 from dgemma_engine.tools.tuning.hole_results import HoleResult
 
 LEVEL = 0.05
-"""Chance below which a difference counts as real."""
+"""p-value below which a difference counts as real."""
 
 _MOST_EXHAUSTIVE_FILES = 12
 _RESAMPLES = 10_000

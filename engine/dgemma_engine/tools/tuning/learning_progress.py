@@ -9,8 +9,8 @@ def learning_progress(elapsed_s: float, total_s: float) -> tuple[int, str]:
     """Returns the percentage of the whole tuning, and the line for a person.
 
     Args:
-        elapsed_s: seconds of training; the last step may end after `total_s`, which is then what is said.
-        total_s: seconds that it is to take.
+        elapsed_s: seconds of training; the last step may end after `total_s`, then `total_s` is reported.
+        total_s: seconds planned for training.
     """
     elapsed_s = min(elapsed_s, total_s)
     percent = _BEGIN + round(_SHARE * elapsed_s / total_s)

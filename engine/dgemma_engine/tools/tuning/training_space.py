@@ -25,7 +25,7 @@ def require_space(folder: TrainingFolder, base: TunedBase, rank: int) -> None:
     """Makes sure that a training can write all its files.
 
     Args:
-        folder: is there; what an earlier call left in it is overwritten.
+        folder: must exist; what an earlier call left in it is overwritten.
         base: what is tuned.
         rank: of the adapter.
 

@@ -1,4 +1,4 @@
-"""`dgemma-engine tune`: learns a repository or a task, and keeps what it learnt if it is better at it."""
+"""`dgemma-engine tune`: trains an adapter for a repository or a task, and keeps it if it is better."""
 
 from __future__ import annotations
 
@@ -201,7 +201,7 @@ def _tune(tuner: Tuner | TaskTuner, arguments: argparse.Namespace, report: Repor
         return tuner.run(resume=True)
     except CannotResume as error:
         reason = str(error).partition(";")[0]
-    # What the fault held: there is memory for one model.
+    # Frees what the error refers to: only one model fits into memory.
     gc.collect()
     report(0, f"beginning anew, {reason}")
     return replace(tuner.run(resume=False), dropped=reason)

@@ -114,7 +114,7 @@ class Tuner:
             if begun is None or begun.holes_key != key:
                 begun = self._measure_before(samples, key)
             progress = self._train(begun)
-            # The trainer and what it reports to hold each other, and there is memory for one model.
+            # The trainer and its callback are a reference cycle, and only one model fits into memory.
             gc.collect()
             after = self._measure_after(begun, progress, samples)
             result = self._judge(begun, after, progress)

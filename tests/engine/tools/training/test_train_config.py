@@ -64,7 +64,7 @@ def test_a_file_that_is_not_toml_is_named(tmp_path: Path) -> None:
     path.write_text("model = [")
     with pytest.raises(TrainingError, match=r"bad.toml: cannot be read"):
         TrainConfig.load(path)
-    with pytest.raises(WrongUsage, match=r"none.toml: no such file; name a configuration of a training"):
+    with pytest.raises(WrongUsage, match=r"none.toml: no such file; name a training configuration"):
         TrainConfig.load(tmp_path / "none.toml")
 
 

@@ -17,7 +17,7 @@ from dgemma_engine.tools.tasks.task_tokens import TaskTokens
 from dgemma_engine.tools.training.data.corruption import noise_levels
 from dgemma_engine.tools.training.data.training_masks import Layout, canvas_layout, encoder_layout
 
-# Of the free tokens that are shown, those that are wrong: what the model is to doubt when it solves.
+# Share of the free tokens shown that are wrong, so that the model learns to correct them.
 _WRONG_SHARE = 0.1
 
 
@@ -30,7 +30,7 @@ class CanvasBatch:
         prompt_layout: masks and positions of that pass.
         input_XN: the last prompt token, then the noisy canvas: N = 1 + L.
         canvas_layout: masks and positions of that pass.
-        target_XL: what is to stand on the canvas.
+        target_XL: the right tokens of the canvas.
         weight_XL: of each target, float32; 0 where it is given or padding.
     """
 

@@ -59,7 +59,7 @@ class CanvasTrainer:
         base: the model and the factors.
         rows: to learn from, all known.
         task_sha256: names them.
-        out: folder for state and adapter; is there.
+        out: folder for state and adapter; must exist.
         device: where to train.
         clock: seconds that never go backwards.
 

@@ -19,7 +19,7 @@ _AR_MAGIC = b"!<arch>\n"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Member:
-    """A file of an archive, until the next one is asked for.
+    """A file of an archive; valid until the next one is yielded.
 
     Attributes:
         path: in the archive, without a folder that holds all of it.

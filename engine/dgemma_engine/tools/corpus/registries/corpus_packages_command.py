@@ -21,16 +21,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--languages", default="", metavar="A,B", help="languages to collect (default: all of the table)"
     )
-    parser.add_argument("--table", type=Path, metavar="FILE", help="another table of packages than the one that comes")
+    parser.add_argument("--table", type=Path, metavar="FILE", help="table of packages in place of the built-in one")
     parser.add_argument(
         "--mib-per-language",
         type=above_zero,
         default=40,
         metavar="N",
-        help="most text of one, Python twice (default: 40)",
+        help="most MiB of a language, twice that of Python (default: 40)",
     )
     parser.add_argument(
-        "--mib-per-package", type=above_zero, default=4, metavar="N", help="most text of one (default: 4)"
+        "--mib-per-package", type=above_zero, default=4, metavar="N", help="most MiB of a package (default: 4)"
     )
     parser.set_defaults(run=run)
 

@@ -30,7 +30,7 @@ class Downloads:
     """The clients.
 
     Args:
-        folder: for what a client keeps between packages; is there.
+        folder: for what a client keeps between packages; must exist.
         apt_folder: where the system's package sources are named.
     """
 
@@ -39,7 +39,7 @@ class Downloads:
         self._apt_options: list[str] | None = None
 
     def require(self, registry: Registry) -> None:
-        """Makes sure that a registry's client is there.
+        """Makes sure that a registry's client is installed.
 
         Raises:
             TrainingError: it is not.
@@ -59,7 +59,7 @@ class Downloads:
             folder: empty.
 
         Raises:
-            TrainingError: it did not come; the message holds the client's own.
+            TrainingError: the package could not be fetched; the message holds the client's own.
         """
         if registry is Registry.PYPI:
             _run([*pip_download(folder), name], folder)
@@ -115,9 +115,9 @@ def _run(command: Sequence[str], folder: Path) -> None:
             stdin=subprocess.DEVNULL,
         )
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise TrainingError(f"{command[-1]}: did not come ({error})") from error
+        raise TrainingError(f"{command[-1]}: could not be fetched ({error})") from error
     if done.returncode:
         lines = [line.strip() for line in (done.stderr or done.stdout).splitlines() if line.strip()]
         # apt's first error names the file, its last one counts them.
         cause = next((line for line in lines if line.startswith("E:")), (lines or [f"exit code {done.returncode}"])[-1])
-        raise TrainingError(f"{command[-1]}: did not come ({cause})")
+        raise TrainingError(f"{command[-1]}: could not be fetched ({cause})")

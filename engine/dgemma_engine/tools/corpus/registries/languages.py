@@ -1,4 +1,4 @@
-"""Which files of a package are source text of a language: by their endings, without what a build made of others."""
+"""Which files of a package are source text of a language: by their endings, without files that a build generated."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def is_source(path: PurePosixPath, lang: str) -> bool:
 
 
 def is_built(path: PurePosixPath) -> bool:
-    """Whether a build made a file of others, as far as its path tells.
+    """Whether a build generated a file, as far as its path tells.
 
     Args:
         path: in its package.

@@ -21,7 +21,7 @@ MIB = 2**20
 
 
 class Fetcher(Protocol):
-    """What brings packages: `downloads.Downloads`."""
+    """Fetches packages; `downloads.Downloads` does."""
 
     def fetch(self, registry: Registry, name: str, folder: Path) -> list[Path]:
         """Fetches a package into an empty folder; returns the files that came."""
@@ -56,7 +56,7 @@ class PackageCorpus:
 
     Args:
         table: what to read.
-        fetcher: brings packages.
+        fetcher: fetches packages.
         language_mib: most text of a language of weight 1, in MiB.
         package_mib: most text of a package, in MiB.
         report: called with a line for a person.

@@ -32,7 +32,7 @@ _ARCHIVES = (".whl", ".tgz", ".deb", ".tar.gz", ".tar.xz", ".tar.bz2")
 
 
 class PackageReader:
-    """Reads packages; remembers the files that it let pass, so that none comes twice.
+    """Reads packages; stores fingerprints of the files that it accepted and rejects copies of them.
 
     Args:
         max_bytes: most characters of one package.

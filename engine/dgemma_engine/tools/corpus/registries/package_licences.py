@@ -18,7 +18,7 @@ from dgemma_engine.tools.corpus.licences import PERMISSIVE, metadata_licence, pe
 LicenceOf = Callable[[PurePosixPath], str | None]
 """A path in a package to the short name of its permissive licence, or None."""
 
-# Names that Debian's copyright files use for SPDX identifiers; they know no capitals.
+# Names that Debian's copyright files use for SPDX identifiers; case does not count.
 _SPDX = {name.lower(): name for name in PERMISSIVE} | {
     "expat": "MIT", "apache-2": "Apache-2.0", "bsd-2": "BSD-2-Clause", "bsd-3": "BSD-3-Clause", "boost-1.0": "BSL-1.0",
     "bsl-1": "BSL-1.0", "zlib/libpng": "Zlib", "or": "OR", "and": "AND",
@@ -105,6 +105,6 @@ def _permissive(short_name: str) -> str | None:
     words = short_name.replace(",", " ").split()
     # `BSD-3-clause~Google` is that licence with another holder's name in its text.
     expression = " ".join(_SPDX.get(word.lower().partition("~")[0], word) for word in words)
-    # A comma changes what binds first: every licence must then be permissive.
+    # A comma changes the precedence: every licence must then be permissive.
     expression = f"({expression})" if "," in short_name else expression
     return permissive_licence(expression=expression, classifiers=(), text=None) if expression else None

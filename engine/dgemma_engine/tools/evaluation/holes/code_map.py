@@ -1,7 +1,7 @@
 """Where a source text is prose (comments, strings over several lines) and where its brackets are, in most languages.
 
 One pass with a pattern of strings, comments and brackets, so that a bracket in a string does not count. It needs no
-grammar and may err where a language's strings are unlike these; a hole chosen by it is then dull, not wrong.
+grammar and may err where a language's strings are unlike these; a hole chosen by it is then uninteresting, not wrong.
 """
 
 from __future__ import annotations

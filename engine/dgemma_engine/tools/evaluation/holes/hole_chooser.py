@@ -26,7 +26,7 @@ _MIXES = {
 
 
 class HoleChooser:
-    """A file in which holes are looked for, taken apart once however many are.
+    """A file in which holes are chosen; parsed once, however many are.
 
     Args:
         text: all of the file.

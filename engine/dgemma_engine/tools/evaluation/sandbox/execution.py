@@ -1,7 +1,7 @@
 """Runs filled files with their tests, each in a process of its own that `confinement` limits. `Task` in, verdict out.
 
 A file passes if it runs to its end: the last thing it does is to send a secret through a pipe, so that an early exit is
-no pass. Nothing else it says is looked at.
+no pass. Its other output is not read.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class Executor:
         self._limits = limits
 
     def probe(self) -> None:
-        """Makes sure that this machine holds back what must be held back.
+        """Makes sure that programs are confined on this machine.
 
         Raises:
             EngineError: it does not, so nothing may be run.
@@ -68,7 +68,7 @@ class Executor:
         if not self._runs_to_its_end("pass"):
             raise EngineError("--execute: programs cannot be confined here; it needs Linux 5.13 with Landlock enabled")
         if any(self._runs_to_its_end(program) for program in _FORBIDDEN):
-            raise EngineError("--execute: confined programs can do here what they must not; leave it out")
+            raise EngineError("--execute: programs are not confined on this machine; leave the option out")
 
     def passes(self, task: Task, text: str) -> bool | None:
         """Returns whether the file with `text` in the hole passes its test; None if there is no test."""

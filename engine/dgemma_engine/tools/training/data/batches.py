@@ -29,7 +29,7 @@ from dgemma_engine.tools.training.data.examples import Example, build_example
 
 _HOLES_PER_FILE = 4
 _END_OF_FILE_SHARE = 0.08
-# Installed packages hardly have them; editors on Windows do.
+# Rare in installed packages, common in editors on Windows.
 _CRLF_SHARE = 0.03
 
 
@@ -41,7 +41,7 @@ class Batch:
         prompt_BP: padded on the left.
         prompt_lengths_B: tokens of each prompt.
         slot_BS: the wanted slots.
-        content_lengths_B: leading slot tokens that say something: the middle and what ends it.
+        content_lengths_B: content tokens at the slot's beginning: the middle and what ends it.
         head_BH: clamped suffix heads, padded on the right.
         head_lengths_B: tokens of each head.
         given_BS: bool, slot tokens that are given: clamped, and no targets.
@@ -66,7 +66,7 @@ class Batch:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BatchPlan:
-    """What a stream is made from; small and picklable, so that workers can be given it.
+    """What a stream is made from; small and picklable, so that it can be sent to workers.
 
     Attributes:
         corpus: folder of a corpus.
@@ -173,7 +173,7 @@ class Position:
 
 
 class BatchStream:
-    """Batches for ever.
+    """An endless stream of batches.
 
     Args:
         chunks: returns the chunks from one on, without end.

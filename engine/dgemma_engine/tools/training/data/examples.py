@@ -27,7 +27,7 @@ class Example:
     Attributes:
         prompt_ids: what the encoder reads.
         slot_ids: what the free positions should become; its length is the slot's size.
-        num_content: leading tokens of the slot that say something: the middle and the token that ends it.
+        num_content: content tokens at the slot's beginning: the middle and the token that ends it.
         head_ids: clamped after the slot; empty when the rest of the file is blank.
     """
 
@@ -67,7 +67,7 @@ def build_example(
     """
     prefix = text[max(0, hole.start - form.prefix_tokens * _CHARACTERS_PER_TOKEN) : hole.start]
     suffix_budget = max(form.suffix_tokens, form.suffix_head_tokens) * _CHARACTERS_PER_TOKEN
-    # The engine looks at the whole suffix, so a blank stretch longer than the budget is not the end of the file.
+    # The engine reads the whole suffix, so a blank stretch longer than the budget is not the end of the file.
     ends_file = not text[hole.end :].strip()
     suffix = "" if ends_file else text[hole.end : hole.end + suffix_budget]
     prefix_ids, middle_ids, suffix_ids = (

@@ -20,7 +20,7 @@ from dgemma_engine.tools.training.data.corruption import corrupted_canvases
 from dgemma_engine.tools.training.data.training_masks import Layout, canvas_layout, encoder_layout
 from dgemma_engine.tools.training.optimization.vocabulary import Vocabulary
 
-# The sampler's temperatures: self-conditioning in training sees what it will see there.
+# The sampler's temperatures, so that self-conditioning is trained on the same distributions.
 _T_MIN, _T_MAX = 0.4, 0.8
 
 
@@ -83,8 +83,8 @@ def infilling_losses(
         model: with operations that allow gradients.
         batch: holes.
         levels_BR: noise level of each canvas, 0 to 1; the R canvases of a hole share one prompt pass.
-        num_judgements: 1 judges the canvases as the engine's first step does; 2 judges them once more with what the
-            distributions of the first judgement, made without gradient.
+        num_judgements: 1 judges the canvases as the engine's first step does; 2 judges them once more, self-conditioned
+            on the distributions of a first judgement without gradient.
         generator: noise and temperature.
         vocabulary: cross-entropy and distribution; a compiled one is faster.
     """
@@ -127,10 +127,10 @@ def slot_weights(content_lengths_B: Tensor, slot_size: int) -> Tensor:
     """Returns the weight of each slot position [B, S], float32.
 
     The middle and the token that ends it count fully; all fills after the first share the weight of one token
-    (arXiv 2602.01326), or a large slot would mostly teach to write fills.
+    (arXiv 2602.01326), otherwise a large slot would mostly train fills.
 
     Args:
-        content_lengths_B: tokens that say something.
+        content_lengths_B: content tokens of each slot.
         slot_size: S.
     """
     index_S = torch.arange(slot_size, device=content_lengths_B.device)

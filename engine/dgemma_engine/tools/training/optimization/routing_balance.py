@@ -33,13 +33,13 @@ class RoutingBalance:
         self._sum_and_count_2 = self._none_yet_2
 
     def ops(self) -> Ops:
-        """Returns the reference operations, with a `route` that reports here, and experts as the device likes them."""
+        """Returns the reference operations, with a `route` that reports here, and the device's fastest experts."""
         is_gpu = self._none_yet_2.device.type == "cuda"
         experts = experts_grouped if is_gpu else reference.plain.experts_densely
         return replace(Ops.reference(), route=self._route, experts=experts)
 
     def take(self) -> Tensor:
-        """Returns the mean of the terms since the last call, a scalar that carries gradients, and forgets them."""
+        """Returns the mean of the terms since the last call, a scalar that carries gradients, and drops them."""
         total, count = self._sum_and_count_2.unbind()
         assert self._sum_and_count_2 is not self._none_yet_2, "no layer was routed"
         self._sum_and_count_2 = self._none_yet_2

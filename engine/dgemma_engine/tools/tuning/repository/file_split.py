@@ -22,9 +22,10 @@ MIN_FILES = 24
 _MIN_CHARACTERS = 300
 _HELD_OUT_SHARE = 1 / 6
 _MIN_HELD_OUT, _MAX_HELD_OUT = 8, 48
-# How much oftener the file changed last is drawn than the one changed first; a quarter of the files halves the rest.
+# How many times as often the file changed last is drawn as the one changed first; each quarter of the files halves the
+# excess.
 _RECENT = 3.0
-# Windows of a longer file are drawn no oftener: one file must not be most of what is learnt.
+# A file longer than this is drawn no more often: one file must not be most of what is learnt.
 _MOST_CHARACTERS = 24_000
 
 

@@ -27,13 +27,13 @@ MAX_TOTAL_BYTES = 32 * 2**20
 _MAX_ENTRIES = 500_000
 _PRIVATE = "private or ignored"
 _REJECTED = frozenset({Rejection.SIZE, Rejection.GENERATED, Rejection.DATA})
-# As many as tell that a file is private.
+# As many as the check for private text reads.
 _HEAD_CHARACTERS = 4_096
 
 WhyNotRead = Callable[[Path, str], str | None]
-"""Of a path and, once it is known, the beginning of its text: why it must not be read; None where it may be."""
+"""A path and, once it is known, the beginning of its text -> why it must not be read; None where it may be."""
 ChangedAt = Callable[[Sequence[str]], Sequence[float]]
-"""Of names relative to the root: when each was last changed, seconds since the epoch."""
+"""Names relative to the root -> when each was last changed, seconds since the epoch."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -107,7 +107,7 @@ class TaskTuner:
             self._training.begin(self._facts())
             if before is None:
                 before = self._measure_before(model, rows, base_sha256)
-            # There is memory for one model.
+            # Only one model fits into memory.
             del model
             gc.collect()
             trainer = self._train(rows, before)

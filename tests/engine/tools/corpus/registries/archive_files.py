@@ -91,5 +91,5 @@ class FolderFetcher:
     def fetch(self, registry: Registry, name: str, folder: Path) -> list[Path]:
         self.asked.append((registry, name))
         if name not in self._packages:
-            raise TrainingError(f"{name}: did not come (no such package)")
+            raise TrainingError(f"{name}: could not be fetched (no such package)")
         return sorted(path for path in self._packages[name].iterdir() if path.is_file())

@@ -57,7 +57,7 @@ def test_corpus_holds_out_whole_packages_and_no_copy_of_theirs(fetcher: FolderFe
         "packages left out: 2",
     ]
     assert corpus.languages[1].refused == [
-        "missing: did not come (no such package)",
+        "missing: could not be fetched (no such package)",
         "closed: has no javascript file under a clearly permissive licence",
     ]
 
@@ -134,7 +134,7 @@ def test_npm_packs_without_scripts(clients: Path, tmp_path: Path, monkeypatch: p
     assert [path.name for path in downloads.fetch(Registry.NPM, "@a/b", folder)] == ["got"]
     assert (clients / "npm.calls").read_text() == "pack --silent --ignore-scripts @a/b\n"
     monkeypatch.setenv("NO_PACKAGE", "1")
-    with pytest.raises(TrainingError, match=r"^a: did not come \(gone\)$"):
+    with pytest.raises(TrainingError, match=r"^a: could not be fetched \(gone\)$"):
         downloads.fetch(Registry.NPM, "a", folder)
 
 
