@@ -69,7 +69,7 @@ def draw_ids(seed: int, length: int, device: torch.device) -> Tensor:
 def packed_rows(
     num_past: int, lengths: list[int], device: torch.device
 ) -> tuple[Tensor, attention_masks.AttentionMasks]:
-    """Positions and masks of canvases after each other."""
+    """Returns positions and masks of canvases that are packed into one row."""
     row_L = torch.tensor([row for row, length in enumerate(lengths) for _ in range(length)], device=device)
     offset_L = torch.cat([torch.arange(length, device=device) for length in lengths])
     return (num_past + offset_L)[None], attention_masks.packed(row_L, num_past=num_past, sliding_window=WINDOW)
@@ -92,7 +92,7 @@ def everything(model: DiffusionModel, device: torch.device) -> dict[str, Tensor]
         said["one token"] = model.encode(draw_ids(3, 1, device), cache)
         canvas = draw_ids(5, 7, device)
         said["first step"] = model.decode(canvas, cache)
-        said["no belief"] = model.decode(canvas, cache, soft_BLD=torch.zeros_like(soft_BLD))
+        said["zero self-conditioning"] = model.decode(canvas, cache, soft_BLD=torch.zeros_like(soft_BLD))
         positions, packed = packed_rows(cache.length, [3, 4], device)
         said["packed"] = model.decode(canvas, cache, soft_BLD=soft_BLD, positions_BL=positions, attention_masks=packed)
         positions, packed = packed_rows(cache.length + 3, [5, 2], device)

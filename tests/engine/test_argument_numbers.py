@@ -40,7 +40,7 @@ def test_number_is_read_or_refused_with_its_text(
     ],
 )
 @pytest.mark.parametrize("text", ["0", "banana"])
-def test_number_out_of_range_and_no_number_are_one_fault(
+def test_number_out_of_range_and_text_are_refused_alike(
     command: str, text: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as ended:

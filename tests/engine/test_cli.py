@@ -17,7 +17,7 @@ print(*(name for name in sys.modules if name.startswith("dgemma_engine.")))
 """
 
 
-def rooms(subcommand: str) -> set[str]:
+def imported_packages(subcommand: str) -> set[str]:
     """Returns the engine's subpackages that the help of a subcommand imports."""
     done = subprocess.run([sys.executable, "-c", CODE, subcommand], capture_output=True, text=True, check=True)
     return {name.split(".")[1] for name in done.stdout.split()}
@@ -25,9 +25,9 @@ def rooms(subcommand: str) -> set[str]:
 
 @pytest.mark.parametrize("subcommand", ["start", "stop", "status"])
 def test_commands_of_the_engine_load_no_tool(subcommand: str) -> None:
-    assert not rooms(subcommand) & {"tools", "infill", "model", "tokenization"}
+    assert not imported_packages(subcommand) & {"tools", "infill", "model", "tokenization"}
 
 
 @pytest.mark.parametrize("subcommand", ["train", "corpus", "corpus-packages", "adapt", "holes", "compare"])
 def test_tools_load_nothing_of_the_socket_side(subcommand: str) -> None:
-    assert not rooms(subcommand) & {"ipc", "serving", "commands", "protocol"}
+    assert not imported_packages(subcommand) & {"ipc", "serving", "commands", "protocol"}

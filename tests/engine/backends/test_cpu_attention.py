@@ -22,7 +22,7 @@ def draw(*shape: int) -> Tensor:
 
 
 def exact(q_NHd: Tensor, kv_2GSd: Tensor, mask_NS: Tensor, scale: float) -> tuple[Tensor, float]:
-    """The outputs, [N, H * d], and the greatest score that is not hidden."""
+    """Returns the outputs, [N, H * d], and the greatest absolute score before the mask."""
     q_GRNd = (q_NHd.double() * scale).transpose(0, 1).unflatten(0, (GROUPS, FOLD))
     scores_GRNS = q_GRNd @ kv_2GSd[0].double()[:, None].transpose(-1, -2)
     out_GRNd = (scores_GRNS + mask_NS).softmax(-1) @ kv_2GSd[1].double()[:, None]

@@ -132,7 +132,7 @@ def uncompiled(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_products_have_few_numbers_of_rows(
     load: Callable[..., DiffusionGemma], monkeypatch: pytest.MonkeyPatch, uncompiled: None
 ) -> None:
-    """oneDNN keeps a program for each number of rows: unpadded, they took 1 GB in half an hour."""
+    """oneDNN caches a primitive for each number of rows: without padding, they took 1 GB in half an hour."""
     seen = set[int]()
 
     def watched(call: Callable[[Any, Tensor], Tensor]) -> Callable[[Any, Tensor], Tensor]:
@@ -155,7 +155,7 @@ def test_products_have_few_numbers_of_rows(
 def test_attention_has_few_sizes(
     load: Callable[..., DiffusionGemma], monkeypatch: pytest.MonkeyPatch, uncompiled: None
 ) -> None:
-    """oneDNN keeps programs of attention too, for each pair of numbers of queries and keys."""
+    """oneDNN also caches a primitive of attention for each pair of numbers of queries and keys."""
     queries, keys = set[int](), set[int]()
     forward = GroupedAttention.forward
 
@@ -229,7 +229,7 @@ def test_calls_modules_that_were_replaced(load: Callable[..., DiffusionGemma]) -
         ), name
 
 
-def test_refuses_several_rows_and_caches_that_keep_gradients(load: Callable[..., DiffusionGemma]) -> None:
+def test_several_rows_and_caches_of_another_kind_are_refused(load: Callable[..., DiffusionGemma]) -> None:
     model = CpuModel(load())
     cache = PromptCache(model.config, capacity=4, dtype=model.dtype, device=CPU)
     with pytest.raises(AssertionError, match="one row"):
@@ -288,7 +288,7 @@ def test_layers_that_stay_uncompiled_are_reported_once(
     assert warning.endswith(": no TorchScript")
 
 
-def test_shares_its_embeddings(load: Callable[..., DiffusionGemma]) -> None:
+def test_embeddings_are_those_of_the_plain_model_and_no_copy(load: Callable[..., DiffusionGemma]) -> None:
     model = load()
     ids = draw_ids(1, 3)
     expected = model.embed(ids)

@@ -241,7 +241,7 @@ STALE = {
     "clamps": "fixed_L",
     "prompt length": "num_before_1",
     "store": "num_stored_1",
-    "belief": "soft_LD",
+    "self-conditioning": "soft_LD",
     "bans": "set_of_L",
     "temperature": "temperature_1",
     "draws": "levels_L",
@@ -249,7 +249,7 @@ STALE = {
 
 
 @pytest.mark.parametrize("field", STALE.values(), ids=STALE.keys())
-def test_stale_input_would_be_noticed(
+def test_stale_input_makes_the_test_of_replays_fail(
     models: tuple[DiffusionModel, FusedModel],
     after_a_larger_one: tuple[StepGraphs, PromptCache],
     field: str,

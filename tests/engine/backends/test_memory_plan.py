@@ -108,7 +108,7 @@ def test_wrong_options_are_named(
         *(("--context", value, "a whole number of at least 1") for value in ("-5", "0", "1.5", "banana")),
     ],
 )
-def test_number_out_of_range_and_no_number_are_one_fault(
+def test_number_out_of_range_and_text_are_refused_alike(
     option: str, value: str, message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as ended:
@@ -153,7 +153,7 @@ def test_plan_by_files_equals_plan_by_format(
         folder = tmp_path / form
     of_files = stored_plan(folder, context_tokens=100, device_type="cuda", dtype=torch.bfloat16)
     of_format = memory_plan(ModelConfig.load(folder), weight_format=form, context_tokens=100, device_type="cuda")
-    # Apart from stored shapes, and scales of whole matrices that memory holds for each row.
+    # Files also hold shapes, and one scale for a whole matrix where memory holds one for each row.
     assert sum(item.num_bytes for item in of_files.weights) == pytest.approx(
         sum(item.num_bytes for item in of_format.weights), rel=0.03
     )

@@ -90,7 +90,7 @@ def test_interleaved_runs_give_the_same_tokens(model: FusedModel, patience: int)
         check(got, expected)
 
 
-def test_block_before_the_canvas(model: FusedModel) -> None:
+def test_block_before_the_canvas_gives_the_same_tokens(model: FusedModel) -> None:
     got, expected = (
         together([denoiser(steps_of(model, ahead=ahead), block_ids=[4, 9, 2])], 1)[0] for ahead in (True, False)
     )

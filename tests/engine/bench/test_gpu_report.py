@@ -237,7 +237,7 @@ def test_a_process_that_dies_loses_the_case_that_ran_in_it(report: Any) -> None:
     assert result["results"] == [{"case": "first", "format": "fp8"}]
 
 
-def test_runs_add_up_and_a_later_one_replaces_what_it_measures_again(report: Any) -> None:
+def test_later_run_keeps_earlier_results_and_replaces_what_it_measures_again(report: Any) -> None:
     report.begin("fp8")
     report.guard("fixed steps", "fp8", lambda: [{"case": "fixed steps", "format": "fp8", "ms_per_step": 2}])
     report.guard("distinct experts", "fp8", lambda: report.keep("distinct_experts", {"fp8": [1.0]}) or [])
@@ -354,7 +354,7 @@ def test_no_time_left_starts_no_part(
     assert {one["message"] for one in saved(report)["left_out"]} == {"no time was left: run it again with --resume"}
 
 
-def test_without_a_gpu_it_says_so_in_a_sentence_and_exits_1(tmp_path: Path) -> None:
+def test_missing_gpu_is_reported_in_one_sentence_with_exit_code_1(tmp_path: Path) -> None:
     if torch.cuda.is_available():
         pytest.skip("there is a GPU here")
     run = subprocess.run(
@@ -382,7 +382,7 @@ def test_wrong_options_are_named(
     assert message in capsys.readouterr().err
 
 
-def test_a_failed_check_is_a_failure_and_a_failed_measurement_is_none(
+def test_failed_check_fails_the_report_and_failed_measurement_does_not(
     modules: Callable[[str], ModuleType], report: Any
 ) -> None:
     driver, parts = modules("gpu_report"), modules("gpu_plan").parts_of(("fp8",))

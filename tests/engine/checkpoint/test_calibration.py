@@ -181,7 +181,7 @@ def test_weights_in_another_order_are_refused() -> None:
 
 
 def write_model(folder: Path, *, data: bytes = bytes(1_000_000), name: str = "model.safetensors") -> None:
-    """Writes files with the outline of a model: sizes and places are right, contents are not."""
+    """Writes the files of a model: names and sizes are real, contents are not."""
     header = b'{"a": 1}'
     for file in ("config.json", "infill.json", "tokenizer.json"):
         (folder / file).write_text("{}")
@@ -241,7 +241,7 @@ def test_fingerprint_is_the_same_after_calibration_and_elsewhere(tmp_path: Path)
 
 
 @pytest.mark.parametrize("content", [b"", b"\x08", b"\xff" * 8, b"\xff" * 100])
-def test_fingerprint_of_a_damaged_file_is_still_one(tmp_path: Path, content: bytes) -> None:
+def test_fingerprint_of_a_damaged_file_is_computed(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "model.safetensors").write_bytes(content)
     assert len(fingerprint(tmp_path)) == 64
 
@@ -258,12 +258,12 @@ def test_fingerprint_reads_little_of_a_large_file(tmp_path: Path) -> None:
     assert fingerprint(tmp_path) != before
 
 
-def test_fingerprint_of_a_folder_without_weights_says_so(tmp_path: Path) -> None:
+def test_fingerprint_of_a_folder_without_weights_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"no \*\.safetensors here"):
         fingerprint(tmp_path)
 
 
-def test_fingerprint_of_an_unreadable_model_says_so(tmp_path: Path) -> None:
+def test_fingerprint_of_an_unreadable_model_is_refused(tmp_path: Path) -> None:
     (tmp_path / "model.safetensors").mkdir()
     with pytest.raises(CheckpointError, match="cannot be read"):
         fingerprint(tmp_path)

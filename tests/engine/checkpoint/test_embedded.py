@@ -75,13 +75,13 @@ def encoded(ours: DiffusionGemma, prompt: torch.Tensor) -> PromptCache:
 @pytest.mark.numerical
 def test_logits_match_transformers(ours: DiffusionGemma, theirs: Any, prompt: torch.Tensor) -> None:
     cache, canvas = encoded(ours, prompt), torch.arange(100, 100 + CANVAS)[None]
-    believed = torch.randn(1, CANVAS, ours.config.vocab_size, generator=torch.Generator().manual_seed(1)) * 3
+    earlier_logits = torch.randn(1, CANVAS, ours.config.vocab_size, generator=torch.Generator().manual_seed(1)) * 3
     with torch.inference_mode():
         prefix = theirs.model.encoder(input_ids=prompt)
         fresh = PromptCache(ours.config, capacity=16, dtype=torch.float32, device=CPU)
         hidden, expected = ours.encode(prompt, fresh), prefix.last_hidden_state
         assert (hidden - expected).abs().max() < CLOSE * expected.abs().max()
-        for signal in (None, believed):
+        for signal in (None, earlier_logits):
             expected = theirs(
                 **{cache_name(): getattr(prefix, cache_name())},
                 decoder_input_ids=canvas,

@@ -120,7 +120,7 @@ def one_tensor(kind: int, *shape: int, name: str = "t", count: int = 1, offset: 
         (one_key(4, bytes(4), key="general.alignment"), "general.alignment 0, which must be a multiple of 8"),
     ],
 )  # fmt: skip
-def test_bad_file_is_one_sentence(tmp_path: Path, content: bytes, message: str) -> None:
+def test_bad_file_is_reported_in_one_sentence(tmp_path: Path, content: bytes, message: str) -> None:
     path = tmp_path / "bad.gguf"
     path.write_bytes(content)
     with pytest.raises(CheckpointError, match=message) as caught:
@@ -129,7 +129,7 @@ def test_bad_file_is_one_sentence(tmp_path: Path, content: bytes, message: str) 
 
 
 @pytest.mark.parametrize("number", [0, 1])
-def test_one_part_of_several_is_one_sentence(tmp_path: Path, number: int) -> None:
+def test_one_part_of_several_is_reported_in_one_sentence(tmp_path: Path, number: int) -> None:
     """Only the first part holds the model's metadata."""
     metadata = {"split.no": number, "split.count": 2} | (METADATA if number == 0 else {})
     path = write_gguf(tmp_path / "m-00001-of-00002.gguf", metadata, {})
@@ -149,14 +149,14 @@ def test_tensor_bytes_are_a_writable_copy_of_a_part(tmp_path: Path) -> None:
     assert bytes(file.tensor_bytes("matrix")) == MATRIX.numpy().tobytes()
 
 
-def test_what_is_no_readable_file_is_one_sentence(tmp_path: Path) -> None:
+def test_what_is_no_readable_file_is_reported_in_one_sentence(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     for name in ("absent", ".", "pipe"):
         with pytest.raises(CheckpointError, match="cannot be"):
             GgufFile(tmp_path / name)
 
 
-def test_value_of_another_kind_is_one_sentence(tmp_path: Path) -> None:
+def test_value_of_another_kind_is_reported_in_one_sentence(tmp_path: Path) -> None:
     file = GgufFile(write(tmp_path))
     with pytest.raises(CheckpointError, match=r"llama\.block_count must be str, not int"):
         file.get("llama.block_count", str)

@@ -90,7 +90,7 @@ def test_products_of_four_bits_err_like_bfloat16(
 ) -> None:
     written = checkpoint(kind)
     folder = loaded(written.folder, Residence.EXPANDED)
-    # One canvas: a second one, conditioned on the first, amplifies the rounding errors of that.
+    # One canvas: a second one, conditioned on the first, would amplify the rounding errors of the first.
     canvases = greedy_canvases(folder, 0)
     (exact,) = logits_of(folder, canvases)
     (found,) = logits_of(loaded(written.file, Residence.PACKED, dtype), canvases)
@@ -203,7 +203,7 @@ def opened(path: Path) -> GgufWeights:
         (lambda t: t.pop("blk.0.attn_v.weight"), r"lacks blk\.0\.attn_v\.weight"),
     ],
 )
-def test_wrong_tensors_are_one_sentence(
+def test_wrong_tensors_are_reported_in_one_sentence(
     change: Callable[[dict[str, Any]], object], message: str, parts: Any, tmp_path: Path
 ) -> None:
     tensors = dict(parts[0])
@@ -228,7 +228,9 @@ OWN = "diffusion-gemma."
         ({"split.count": 3}, "is one of 3 parts of a model.*join them with llama-gguf-split --merge"),
     ],
 )
-def test_wrong_metadata_is_one_sentence(changed: dict[str, Any], message: str, parts: Any, tmp_path: Path) -> None:
+def test_wrong_metadata_is_reported_in_one_sentence(
+    changed: dict[str, Any], message: str, parts: Any, tmp_path: Path
+) -> None:
     keys = {key: value for key, value in (parts[1] | changed).items() if value is not None}
     with pytest.raises(CheckpointError, match=message) as caught:
         opened(write_file(tmp_path / "m.gguf", parts[0], keys))
@@ -250,7 +252,7 @@ def test_shapes_are_compared_with_the_metadata(parts: Any, tmp_path: Path) -> No
             loaded(path, residence)
 
 
-def test_name_of_an_earlier_converter_is_read(parts: Any, tmp_path: Path) -> None:
+def test_tensor_name_of_an_earlier_converter_is_read(parts: Any, tmp_path: Path) -> None:
     old = {name.replace("enc_layer_output_scale", "enc_layer_out_scale"): stored for name, stored in parts[0].items()}
     path, now = write_file(tmp_path / "old.gguf", old, parts[1]), write_file(tmp_path / "now.gguf", *parts)
     scalars = [loaded(one, Residence.EXPANDED).state_dict()["layers.1.encoder_layer_scalar"] for one in (path, now)]

@@ -167,7 +167,7 @@ def test_unread_key_is_refused(folder: Path) -> None:
 EMBEDDING = "model.decoder.embed_tokens.weight"
 
 
-def test_output_matrix_that_the_config_denies(folder: Path) -> None:
+def test_output_matrix_that_differs_from_the_embedding_is_refused(folder: Path) -> None:
     """A copy of the embedding is ignored; a matrix that differs is refused, since it would be left unread."""
     rewrite(folder, lambda tensors: tensors.update({"lm_head.weight": tensors[EMBEDDING].clone()}))
     load(folder)
@@ -181,13 +181,13 @@ def test_output_matrix_that_the_config_denies(folder: Path) -> None:
         load(folder)
 
 
-def test_config_that_contradicts_the_weights(folder: Path, edit_json: Callable[..., None]) -> None:
+def test_config_that_contradicts_the_weights_is_refused(folder: Path, edit_json: Callable[..., None]) -> None:
     edit_json(folder / "config.json", 128, "text_config", "intermediate_size")
     with pytest.raises(CheckpointError, match=r"shape \[96, 64\] in the weights, \[128, 64\] by config\.json"):
         load(folder)
 
 
-def test_shard_index_that_names_the_wrong_file(make_checkpoint: Callable[..., Any], tmp_path: Path) -> None:
+def test_shard_index_that_names_the_wrong_file_is_refused(make_checkpoint: Callable[..., Any], tmp_path: Path) -> None:
     shards = make_checkpoint(seed=13, max_shard_size="100KB").folder
     folder = Path(shutil.copytree(shards, tmp_path / "model"))
     index = json.loads((folder / "model.safetensors.index.json").read_text())

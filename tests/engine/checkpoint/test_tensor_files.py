@@ -198,6 +198,6 @@ def test_missing_file_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("size", [0, -16, 24])
-def test_buffers_hold_whole_numbers_of_every_type(size: int) -> None:
+def test_wrong_buffer_size_is_refused(size: int) -> None:
     with pytest.raises(ValueError, match=f"buffer_bytes={size} must be"):
         Staging(CPU, buffer_bytes=size)

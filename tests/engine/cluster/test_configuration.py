@@ -50,7 +50,7 @@ def test_there_are_examples() -> None:
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)
-def test_examples_are_printed_log_nothing_of_requests_and_let_cards_work_on_several(path: Path) -> None:
+def test_example_is_printed_logs_no_requests_and_answers_eight_at_once_on_a_card(path: Path) -> None:
     assert example(path.stem) == path.read_text()
     configuration = read_configuration(path)
     assert configuration.logging_config is not None

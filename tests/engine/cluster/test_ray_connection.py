@@ -24,7 +24,7 @@ def signals(*, is_ended: bool = False) -> Signals:
     return cast("Signals", cast("Any", Told(is_ended=is_ended)))
 
 
-def test_address_where_nothing_listens_is_one_sentence_at_once(tmp_path: Path) -> None:
+def test_address_where_nothing_listens_is_reported_in_one_sentence_at_once(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     with (

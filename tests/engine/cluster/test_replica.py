@@ -94,7 +94,7 @@ async def test_request_is_answered_and_counted(make: Make, meter: Meter) -> None
     assert meter.values_ms.keys() >= {"queue", "denoise", "total"}
 
 
-async def test_client_that_leaves_ends_the_work(make: Make, engine: SteppingEngine) -> None:
+async def test_work_ends_when_its_client_disconnects(make: Make, engine: SteppingEngine) -> None:
     replica, leaving = make(), asyncio.Event()
     asking = asyncio.create_task(ask(replica.app, "/infill", BODY | {"n_predict": 256}, leaving=leaving))
     await until(lambda: bool(engine.runs) and engine.runs[0].num_steps > 0)
@@ -120,7 +120,7 @@ async def test_limits_change_while_the_model_stays(make: Make, engine: SteppingE
     assert [context.max_middle_tokens for context in engine.seen] == [3, 5]
 
 
-def test_first_limits_have_to_be_right(make: Make) -> None:
+def test_wrong_first_limits_are_refused(make: Make) -> None:
     with pytest.raises(WrongUsage, match="user_config: Object contains unknown field `most`"):
         make().reconfigure({"most": 1})
 
@@ -189,7 +189,7 @@ async def test_changed_file_of_keys_is_read_at_the_next_health_check(make: Make,
     assert (await ask(replica.app, "/infill", BODY, authorization=f"Bearer {KEY}")).status == 200
 
 
-async def test_one_more_request_than_the_limit_is_asked_to_come_again(make: Make, engine: SteppingEngine) -> None:
+async def test_request_over_the_limit_gets_429_with_retry_after(make: Make, engine: SteppingEngine) -> None:
     replica = make(limits=ReplicaLimits(max_requests=1))
     asking = asyncio.create_task(ask(replica.app, "/infill", BODY | {"n_predict": 30}))
     await until(lambda: bool(engine.runs))
@@ -238,7 +238,7 @@ async def test_request_of_another_deployment_is_counted_by_its_end(
     assert ends == {"cancelled": 1, "fault": 1, "stable": 1}
 
 
-async def test_healthy_replica_measures_itself(make: Make, meter: Meter) -> None:
+async def test_health_check_sets_the_gauges(make: Make, meter: Meter) -> None:
     await make().check_health()
     assert meter.gauges["dgemma_memory_bytes"] > 0
     assert meter.gauges["dgemma_under_way"] == 0

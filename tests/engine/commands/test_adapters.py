@@ -59,7 +59,7 @@ def test_adapter_is_switched_off_and_on_and_removed(
 
 
 @pytest.mark.parametrize("action", ["rm", "off", "on"])
-def test_folder_without_adapter_is_one_sentence(
+def test_folder_without_adapter_is_reported_in_one_sentence(
     store: AdapterStore, tmp_path: Path, capsys: pytest.CaptureFixture[str], action: str
 ) -> None:
     assert main(["adapters", action, str(tmp_path)]) == 1
@@ -67,7 +67,7 @@ def test_folder_without_adapter_is_one_sentence(
     assert "has no adapter; `dgemma-engine adapters` lists those there are" in error and error.count("\n") == 1
 
 
-def test_damaged_adapter_hides_no_other(
+def test_damaged_about_file_is_reported_and_the_others_are_listed(
     store: AdapterStore,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
@@ -135,7 +135,7 @@ def test_unfinished_training_is_listed_and_removed(
     assert list(store.all()) == []
 
 
-def test_odd_root_stays_on_its_line(
+def test_control_characters_of_a_root_are_escaped(
     store: AdapterStore,
     capsys: pytest.CaptureFixture[str],
     make_about: MakeAbout,  # noqa: F811

@@ -62,14 +62,14 @@ def test_status_without_engine_says_how_to_start_one(
     assert json.loads(capsys.readouterr().out) == {"state": "stopped"}
 
 
-def test_stop_without_engine_is_done(location: EngineLocation, capsys: pytest.CaptureFixture[str]) -> None:
+def test_stop_without_engine_succeeds(location: EngineLocation, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["stop"]) == 0
     assert capsys.readouterr().out == "no engine is running\n"
 
 
 @pytest.fixture
 def running(location: EngineLocation) -> Iterator[None]:
-    """Held locks of `coder` on any device and of `small` on the processor."""
+    """Holds the locks of `coder` on any device and of `small` on the processor."""
     with ExitStack() as held:
         for model, device in (("coder", "auto"), ("small", "cpu")):
             one = replace(location, model=model, device=device)
@@ -270,7 +270,7 @@ def test_start_reports_an_engine_that_dies_while_it_loads(
     )
 
 
-def test_refused_directory_is_one_line(
+def test_refused_directory_is_reported_in_one_line(
     location: EngineLocation, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     (tmp_path / "run").symlink_to(tmp_path)
@@ -345,7 +345,7 @@ def test_table_of_a_loading_engine_has_no_model_path() -> None:
     assert "model path    /m/coder.gguf" in table(replace(status, model_path="/m/coder.gguf"))
 
 
-def test_table_names_adapters_and_why_one_takes_no_part() -> None:
+def test_table_names_adapters_and_why_one_is_not_used() -> None:
     status = Status(
         state=EngineState.READY, percent=100, message="", model="small", model_path="/m", device="cpu", pid=7,
         version="1", uptime_s=1.0, memory_bytes=0, device_memory_bytes=0, clients=0, requests={}, denoising_steps=0,

@@ -1,4 +1,4 @@
-"""`dgemma-engine plan` for each family: what is planned is what is held, before anything is fetched."""
+"""`dgemma-engine plan` for each family, before anything is fetched: plans equal the memory of a loaded model."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def test_tiny_is_planned_on_a_processor(capsys: pytest.CaptureFixture[str]) -> N
         (["small", "--context", "10"], 1, "it must be more than the canvas of 64 and at most 8192"),
     ],
 )
-def test_wrong_option_is_one_sentence(
+def test_wrong_option_is_reported_in_one_sentence(
     argv: list[str], code: int, message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["plan", *argv, "--memory", "8"]) == code
@@ -147,7 +147,7 @@ print(held() - before, sum(item.num_bytes for item in plan.weights))
 
 
 def grown_and_planned(path: Path, *, small_values: int) -> tuple[int, int]:
-    """Returns both in bytes; a model of more than `small_values` values does not count as small."""
+    """Returns growth and plan in bytes; a model of more than `small_values` values does not count as small."""
     ran = subprocess.run(
         [sys.executable, "-c", MEASURE, str(path), str(small_values)],
         capture_output=True, text=True, check=True, timeout=120,
@@ -167,7 +167,7 @@ def test_planned_weights_are_what_a_process_grows_by(tmp_path: Path) -> None:
         num_attention_heads=9, num_key_value_heads=3,
     ).gguf  # fmt: skip
     grown, planned = grown_and_planned(path, small_values=2**28)
-    # In addition to weights: TorchScript, oneDNN's programs, and gaps that the C allocator keeps.
+    # In addition to weights: TorchScript, oneDNN's primitives, and gaps that the C allocator keeps.
     assert 0.9 * planned < grown < 1.1 * planned + 24 * 2**20, (grown / 2**20, planned / 2**20)
 
 
@@ -271,8 +271,8 @@ def test_misspelt_model_to_calibrate_names_the_nearest(capsys: pytest.CaptureFix
     assert "smal: no such model; did you mean small?" in capsys.readouterr().err
 
 
-def test_memory_of_processor_models_is_what_is_planned_on_a_processor(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As on a processor that multiplies bfloat16 fast, whichever one runs this test."""
+def test_catalogue_memory_of_processor_models_is_what_is_planned(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Plans are those of a processor that multiplies bfloat16 fast, whichever processor runs this test."""
     monkeypatch.setattr("dgemma_engine.families.diffusion_gemma.weight_dtype", lambda _device: torch.bfloat16)
     facts, options = read_facts(model_folder("tiny")), PlanOptions(device=CPU, weight_format=None, context_tokens=None)
     planned = {"tiny": family_of(facts).plan(facts, options)}
@@ -293,12 +293,12 @@ def test_memory_of_processor_models_is_what_is_planned_on_a_processor(monkeypatc
 
 
 @pytest.mark.parametrize("entry", HUB_ENTRIES, ids=lambda entry: entry.name)
-def test_memory_of_a_short_name_is_what_is_planned_for_a_card(entry: Entry) -> None:
+def test_catalogue_memory_and_size_are_those_planned_for_a_card(entry: Entry) -> None:
     facts = CheckpointFacts.of_config(Path(entry.name), entry.config, entry.family)
     form = None if entry.weight_format == "plain" else Format(entry.weight_format)
     options = PlanOptions(device=torch.device("cuda"), weight_format=form, context_tokens=None)
     plan = family_of(facts).plan(facts, options)
     assert entry.memory_bytes == pytest.approx(plan.total_bytes, rel=0.01)
     weights = sum(item.num_bytes for item in plan.weights)
-    # The files of DiffusionGemma hold an encoder of pictures too.
+    # The files of DiffusionGemma hold an image encoder too.
     assert entry.num_bytes == pytest.approx(weights, rel=0.07)

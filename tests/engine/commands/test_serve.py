@@ -27,7 +27,7 @@ from dgemma_engine.ipc.lock_file import holder_pid
 
 KEY = "0123456789abcdef"
 PREFIX = 'def f(x):\n    if x is None:\n        raise ValueError("x")\n    return x\n\n\ndef g(x):\n    if x is N'
-# Its best text has a score of 0.000.
+# The best candidate after this prefix has a score of 0.000.
 UNSURE = "x = "
 PATIENCE_S = 120.0
 
@@ -38,7 +38,7 @@ def parsed(*options: str) -> argparse.Namespace:
     return parser.parse_args(options)
 
 
-def test_service_serves_with_the_same_options_and_absolute_paths(
+def test_service_command_keeps_the_options_and_makes_paths_absolute(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -206,7 +206,7 @@ def test_every_dialect_gives_the_answer_of_the_real_engine(program: Program) -> 
     )
     assert own["finish"] in ("stable", "step_limit") and own["timings_ms"]["total"] > 0 and own["candidates"]
     texts = set(program.texts(PREFIX))
-    # Whether a text is sure enough to be shown unasked may differ between processors; which one it is does not.
+    # Whether the score of a text reaches the threshold may differ between processors; the text does not.
     assert own["text"].startswith("one")
     assert len(texts) == 1 and own["text"].startswith(*texts)
     vim = program.ask("/infill", {"input_prefix": PREFIX, "input_suffix": "\n"})

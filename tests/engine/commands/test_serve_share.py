@@ -85,6 +85,6 @@ async def test_drafts_and_cancellation_reach_the_real_engine(location: RemoteLoc
     await remote.close()
 
 
-async def test_without_the_key_nothing_is_answered(location: RemoteLocation, tmp_path: Path) -> None:
+async def test_connection_without_the_key_is_refused(location: RemoteLocation, tmp_path: Path) -> None:
     with pytest.raises(OutOfReach, match="does not accept the key"):
         await connect_remote(replace(location, key_file=""), on_progress=lambda _: None, on_closed=lambda _why: None)

@@ -56,7 +56,7 @@ def test_least_sure_commitments_are_masked_again_within_the_budget() -> None:
     assert rows(SurestFirst(num_tokens=3, num_remasked=2, remask_entropy=6.0).accept(found)) == [[1, 1, 1, 1, 1]]
 
 
-def test_positions_that_are_filled_up_take_no_part() -> None:
+def test_padding_takes_no_part() -> None:
     found = scores([[0.0, 2.0, 9.0, 1.0]], [[0, 0, 1, 1]], [[0, 1, 0, 1]])
     accepted = SurestFirst(num_tokens=2, num_remasked=1).accept(found)
     assert rows(accepted)[0][1::2] == [1, 1]

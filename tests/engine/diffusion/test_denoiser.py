@@ -106,7 +106,7 @@ def case(make_checkpoint: Callable[..., Any]) -> Case:
 def generate(case: Case, seed: int, sampler: Sampler, monkeypatch: pytest.MonkeyPatch) -> tuple[list[int], int]:
     """One block by `transformers`; returns its tokens and its denoising steps.
 
-    It draws tokens with `torch.multinomial`, which is given our draws instead: everything else is its own.
+    `transformers` draws tokens with `torch.multinomial`, which is replaced by our draws; nothing else is replaced.
     """
 
     def draw(probs: torch.Tensor, num_samples: int) -> torch.Tensor:
@@ -150,7 +150,7 @@ def test_same_draws_give_the_tokens_and_steps_of_generate(
     assert ours.steps == expected_steps
 
 
-def test_step_counts_of_those_runs_differ(case: Case) -> None:
+def test_step_counts_differ_between_seeds(case: Case) -> None:
     counts = {case.run(16, [], generator=torch.Generator().manual_seed(seed)).steps for seed in range(8)}
     assert len(counts) > 1, "if every run took the same number of steps, comparing them would prove nothing"
 

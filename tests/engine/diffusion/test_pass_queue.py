@@ -168,7 +168,7 @@ def test_users_in_turn_get_the_tokens_that_each_gets_alone(model: DiffusionModel
     assert queue.num_passes <= queue.num_made - 3 * min(done.steps for done in together.values())
 
 
-def test_a_cancelled_user_is_no_part_of_the_next_pass(model: DiffusionModel) -> None:
+def test_cancelled_run_takes_no_part_in_the_next_pass(model: DiffusionModel) -> None:
     queue, cancel = PassQueue(model), unhurried()
     mine, theirs = begun(model, 1, queue), begun(model, 2, queue, cancel)
     for run in (mine, theirs, mine, theirs):

@@ -127,7 +127,7 @@ def test_sampler_without_steps_is_refused() -> None:
         )
 
 
-def test_every_step_ends_no_row() -> None:
+def test_rule_for_every_step_ends_no_row() -> None:
     rule = EveryStep()
     sure = scores(torch.zeros(2, 4), torch.ones(2, 4, dtype=torch.bool), torch.zeros(2, 4, dtype=torch.int64))
     assert rule.num_earlier == 0

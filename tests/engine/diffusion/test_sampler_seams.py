@@ -224,7 +224,7 @@ def test_captured_steps_take_the_same_policies(models: tuple[DiffusionModel, Fus
             assert got.guesses[index].confidence == pytest.approx(guess.confidence, abs=1e-3)
 
 
-def test_new_stop_rule_is_one_class(models: tuple[DiffusionModel, FusedModel]) -> None:
+def test_stop_rule_of_this_module_runs_eager_and_captured(models: tuple[DiffusionModel, FusedModel]) -> None:
     sampler = Sampler(
         num_steps=12,
         schedule=TemperatureSchedule(t_min=0.4, t_max=0.8),
@@ -240,7 +240,7 @@ def test_new_stop_rule_is_one_class(models: tuple[DiffusionModel, FusedModel]) -
 
 
 @torch.inference_mode()
-def test_new_row_selection_is_one_class(models: tuple[DiffusionModel, FusedModel]) -> None:
+def test_row_selection_of_this_module_runs(models: tuple[DiffusionModel, FusedModel]) -> None:
     done = eager(models[0], MASKED, choose=Shortest(ROWS))
     assert [done.guesses[index].steps for index in range(3)] == [1, 1, 2]
     assert done.guesses[2].ids == eager(models[0], MASKED).guesses[2].ids

@@ -138,7 +138,7 @@ async def test_cancelling_a_request_cancels_the_work():
     assert events[-1] == "cancelled SLOW"
 
 
-async def test_unforeseen_error_is_a_status():
+async def test_unexpected_error_becomes_a_status():
     class Broken(FakeEngine):
         async def infill(self, context: Context, on_draft: Callable[[Draft], None] | None = None) -> Infill:
             raise RuntimeError("user text")
@@ -166,7 +166,7 @@ async def test_model_that_cannot_load_is_reported_and_its_connection_dropped():
     assert engine.closed
 
 
-async def test_definitions_are_asked_of_an_engine_that_is_there_only():
+async def test_definitions_are_requested_from_a_connected_engine_only():
     linked = Linked(FakeConnector())
     query = DefinitionsQuery(text="def f(a): ...", names=("f", "g"))
     assert await linked.link.definitions(query) is None
@@ -221,7 +221,7 @@ def test_policy_refuses_a_shrinking_pause():
         RetryPolicy(first_pause_s=1, longest_pause_s=0.5)
 
 
-async def test_no_engine_and_none_to_be_started_is_no_failure():
+async def test_missing_engine_that_may_not_be_started_is_absent_and_no_failure():
     async def connect(**_hooks: object) -> FakeEngine:
         raise NoEngine("no engine answers; start one with: dgemma-engine start")
 

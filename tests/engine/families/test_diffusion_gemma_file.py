@@ -50,7 +50,7 @@ def test_sampler_values_come_from_the_file(facts: CheckpointFacts) -> None:
     assert sampler.noise == UniformNoise(vocab_size=VOCABULARY)
 
 
-def test_plan_reads_the_file_and_no_format(
+def test_plan_reads_the_file_and_refuses_a_format_or_a_card(
     path: Path, facts: CheckpointFacts, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["plan", str(path), "--device", "cpu", "--context", "512"]) == 0

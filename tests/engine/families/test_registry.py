@@ -58,12 +58,12 @@ def test_gguf_is_recognised(tmp_path: Path) -> None:
         ({}, "is a 'None' model"),
     ],
 )
-def test_other_folder_is_one_sentence(tmp_path: Path, values: dict[str, object], message: str) -> None:
+def test_other_folder_is_reported_in_one_sentence(tmp_path: Path, values: dict[str, object], message: str) -> None:
     with pytest.raises(CheckpointError, match=message):
         family_of(read_facts(config(tmp_path, **values)))
 
 
-def test_other_gguf_is_one_sentence(tmp_path: Path) -> None:
+def test_other_gguf_is_reported_in_one_sentence(tmp_path: Path) -> None:
     path = write_gguf(tmp_path / "m.gguf", {"general.architecture": "diffusion_gemma"}, {})
     with pytest.raises(CheckpointError, match=r"m\.gguf: is a 'diffusion_gemma' model"):
         family_of(read_facts(path))
@@ -83,14 +83,14 @@ def test_sidecar_overrides_the_configuration(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", ["", "[]", "\xff"])
-def test_damaged_sidecar_is_one_sentence(tmp_path: Path, content: str) -> None:
+def test_damaged_sidecar_is_reported_in_one_sentence(tmp_path: Path, content: str) -> None:
     config(tmp_path, model_type="llama")
     (tmp_path / "family.json").write_bytes(content.encode("latin-1"))
     with pytest.raises(CheckpointError, match=r"family\.json"):
         read_facts(tmp_path)
 
 
-def test_what_is_no_checkpoint_is_one_sentence(tmp_path: Path) -> None:
+def test_what_is_no_checkpoint_is_reported_in_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"no config\.json here; name a model folder or a GGUF file"):
         read_facts(tmp_path)
     with pytest.raises(CheckpointError, match="cannot be read"):

@@ -102,6 +102,6 @@ def test_sidecar_overrides_a_refusal_and_a_name(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", ["[]", "{", "\x00"])
-def test_damaged_token_file_is_one_sentence(tmp_path: Path, content: str) -> None:
+def test_damaged_token_file_is_reported_in_one_sentence(tmp_path: Path, content: str) -> None:
     (write(tmp_path, QWEN) / "added_tokens.json").write_text(content)
     assert "added_tokens.json" in refusal(tmp_path)

@@ -53,7 +53,7 @@ async def test_client_that_closes_its_connection_ends_the_work(path: str, body: 
         await until(lambda: engine.num_cancelled == 1)
 
 
-async def test_one_of_two_that_share_the_work_may_leave() -> None:
+async def test_shared_work_ends_when_both_of_its_clients_have_disconnected() -> None:
     engine = AnsweringEngine()
     body = json.dumps({"prompt": "SLOW"}).encode()
     async with running_server(engine) as running:

@@ -28,7 +28,7 @@ def test_parse_reads_an_address(text: str, host: str, port: int, is_loopback: bo
 @pytest.mark.parametrize(
     "text", ["", "8012", ":8012", "evil.example:80", "127.0.0.1:x", "127.0.0.1:99999", "127.0.0.1:-1"]
 )
-def test_parse_of_no_address_says_what_one_looks_like(text: str) -> None:
+def test_parse_of_no_address_is_wrong_usage(text: str) -> None:
     with pytest.raises(WrongUsage, match="--http: "):
         BindAddress.parse(text)
 

@@ -47,7 +47,7 @@ async def test_stream_whose_client_leaves_while_it_is_sent_is_closed() -> None:
             sending.set()
             await asyncio.sleep(60)
 
-    # Held here, so that nothing but the response closes it.
+    # Held here, so that only the response closes the generator.
     held = events()
     response = await stream_response(held)
     await response({"type": "http", "asgi": {"spec_version": "2.3"}}, receive, send)  # pyright: ignore[reportArgumentType]
@@ -55,6 +55,6 @@ async def test_stream_whose_client_leaves_while_it_is_sent_is_closed() -> None:
 
 
 @pytest.mark.parametrize("status", [200, 499, 502])
-def test_refusal_of_an_unknown_status_is_our_own_fault(status: int) -> None:
+def test_refusal_with_a_status_that_is_no_refusal_raises_value_error(status: int) -> None:
     with pytest.raises(ValueError, match=r"self\.status="):
         Refusal(status=status, message="")

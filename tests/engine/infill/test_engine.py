@@ -46,7 +46,7 @@ FORMAT = InfillFormat(
 def folder(make_checkpoint: Callable[..., Any]) -> Path:
     checkpoint = make_checkpoint(seed=21, spread=0.1, canvas_length=32)
     with torch.no_grad():
-        # Only printable ASCII is ever likely: most byte strings are no text, and no text is never shown.
+        # Only printable ASCII is likely: most random byte strings are not valid text, and invalid text is not shown.
         likely = torch.tensor([*Tokenizer.load(checkpoint.folder).encode(string.printable[:95]), 7, 8])
         unlikely = torch.ones(320, dtype=torch.bool).index_fill(0, likely, value=False)
         checkpoint.reference.model.decoder.embed_tokens.weight[unlikely] *= 0.01
@@ -179,7 +179,7 @@ def test_suffix_changes_the_answer(engine: Engine) -> None:
     assert len(texts) > 1
 
 
-def test_cancelled_before_it_starts(engine: Engine) -> None:
+def test_request_cancelled_before_it_starts_makes_no_step(engine: Engine) -> None:
     cancel = Cancel(deadline_s=time.monotonic() + 600, clock=time.monotonic)
     cancel.set()
     steps = engine.denoising_steps
@@ -187,7 +187,7 @@ def test_cancelled_before_it_starts(engine: Engine) -> None:
     assert (infill.finish, infill.text, engine.denoising_steps - steps) == (Finish.CANCELLED, "", 0)
 
 
-def test_deadline_already_past(engine: Engine) -> None:
+def test_deadline_already_past_makes_no_step(engine: Engine) -> None:
     infill = engine.infill(Context(document="a", prefix="x", suffix=""), Cancel(deadline_s=0, clock=time.monotonic))
     assert (infill.finish, infill.text, infill.steps) == (Finish.DEADLINE, "", 0)
 
@@ -205,7 +205,7 @@ def test_draft_at_the_deadline_is_shown_if_its_score_suffices(
         ticks = iter(range(1000))
         infill = picky.infill(
             Context(document="a", prefix="x", suffix="", seed=seed, extent=Extent.BLOCK),
-            # The clock stands at 1 when the first candidates are there and never gets to the ranking.
+            # The clock ticks at each reading: the deadline passes after the first candidates, before the ranking.
             Cancel(deadline_s=4.5, clock=lambda ticks=ticks: float(next(ticks))),
         )
         assert infill.finish is Finish.DEADLINE
@@ -219,7 +219,7 @@ def test_middle_that_does_not_fit_gets_a_larger_slot(engine: Engine) -> None:
     assert max(steps) <= 6 < max(grown)
 
 
-def test_tokenizer_of_another_model(folder: Path, tmp_path: Path, edit_json: Callable[..., None]) -> None:
+def test_tokenizer_of_another_model_is_refused(folder: Path, tmp_path: Path, edit_json: Callable[..., None]) -> None:
     other = Path(shutil.copytree(folder, tmp_path / "model"))
     content = json.loads((other / "tokenizer.json").read_text())
     for i in range(100):
@@ -230,7 +230,7 @@ def test_tokenizer_of_another_model(folder: Path, tmp_path: Path, edit_json: Cal
 
 
 @pytest.mark.parametrize("damage", ["missing", "broken"])
-def test_bad_tokenizer_file(folder: Path, tmp_path: Path, damage: str) -> None:
+def test_bad_tokenizer_file_is_named(folder: Path, tmp_path: Path, damage: str) -> None:
     other = Path(shutil.copytree(folder, tmp_path / "model"))
     if damage == "missing":
         (other / "tokenizer.json").unlink()
@@ -319,7 +319,7 @@ def test_known_length_is_kept(engine: Engine, size: int, fill: bool) -> None:
 )
 @pytest.mark.parametrize("fill", [True, False])
 def test_middle_goes_on_from_what_was_typed(engine: Engine, before: str, after: str, fill: bool) -> None:
-    """Rows that must begin with what was typed still find answers; test_task.py tests how it is cut off."""
+    """Rows that must begin with the typed text give answers; test_task.py tests how that text is cut off."""
     recipe = InfillOptions(decode=Decode.DIFFUSION, seeds=False, silence=False, fill=fill)
     infills = [ask_all(engine, before, after, recipe, seed=seed, extent=Extent.BLOCK) for seed in range(4)]
     assert any(infill.text for infill in infills)
@@ -400,10 +400,10 @@ def test_cancel_while_denoising_makes_no_further_step(engine: Engine) -> None:
 
 
 @pytest.mark.parametrize("finish", [Finish.CANCELLED, Finish.DEADLINE])
-def test_stopped_while_the_prompt_is_encoded(
+def test_request_stopped_while_the_prompt_is_encoded_names_the_reason(
     engine: Engine, model: Any, monkeypatch: pytest.MonkeyPatch, finish: Finish
 ) -> None:
-    """`finish` tells why: an unfinished prompt is not reported as an empty answer."""
+    """`finish` is the reason; a request whose prompt is unfinished does not finish as empty."""
     now_s = [0.0]
     cancel = Cancel(deadline_s=1.0, clock=lambda: now_s[0])
     prefill = model.prefill
@@ -421,7 +421,7 @@ def test_stopped_while_the_prompt_is_encoded(
     assert (infill.finish, infill.text, infill.steps) == (finish, "", 0)
 
 
-def test_a_question_without_a_deadline_after_another_one(engine: Engine) -> None:
+def test_second_request_without_a_deadline_makes_steps(engine: Engine) -> None:
     context = Context(document="a", prefix="total = ", suffix="\nx")
     for _ in range(2):
         assert engine.infill(context, Cancel(deadline_s=math.inf, clock=lambda: 0.0)).steps > 0
@@ -503,7 +503,7 @@ def test_requests_served_between_the_steps_of_a_fill_change_nothing(engine: Engi
     assert {one.text for one in served} == {between.text}
 
 
-def test_calibration_of_another_model(folder: Path, tmp_path: Path) -> None:
+def test_calibration_of_another_model_is_refused(folder: Path, tmp_path: Path) -> None:
     other = Path(shutil.copytree(folder, tmp_path / "model"))
     replace(Calibration.default(), fingerprint="0" * 64).save(other)
     with pytest.raises(CheckpointError, match=r"calibration\.json.*another model.*dgemma-engine calibrate"):

@@ -71,7 +71,7 @@ def test_packed_branches_are_judged_as_if_alone(model: DiffusionGemma, cache: Pr
 
 
 def test_candidate_that_may_end_in_two_ways_gets_the_sum_of_both(model: DiffusionGemma, cache: PromptCache) -> None:
-    """Its last token and an end, or one token that is both: `)` and a line break, or `)` with one."""
+    """The last token and then an end, or one token that is both: `)` and a line break, or `)` with a line break."""
     joined, ends = {70: (90, 91), 81: (), 72: (92,)}, frozenset({7, 1})
     judged = likelihoods(
         model, cache, PROMPT[-1], BRANCHES, end_ids=ends, banned_ids=[3], ending_with=lambda last: joined.get(last, ())
@@ -122,8 +122,8 @@ def test_banned_candidate_has_no_probability_whatever_follows(model: DiffusionGe
     assert not math.isnan(sum(other.middle))
 
 
-def test_what_is_given_is_no_choice_of_the_candidate(model: DiffusionGemma, cache: PromptCache) -> None:
-    """The first two tokens are limited, so they are judged among those that are allowed, and the rest among all."""
+def test_limited_tokens_are_judged_among_those_that_are_allowed(model: DiffusionGemma, cache: PromptCache) -> None:
+    """The first tokens of a candidate may be limited; those after them are judged among all tokens."""
     options = {(): [40, 41, 42], (70,): [], (72,): [5, 6]}
     judged = likelihoods(
         model, cache, PROMPT[-1], BRANCHES, end_ids=frozenset(), banned_ids=[],

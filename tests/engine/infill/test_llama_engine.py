@@ -107,13 +107,13 @@ def test_blank_line_gets_a_text_even_from_a_model_that_would_end_it(
     engine, logits = load(path), PackedLlama.logits
     [letter_id] = Tokenizer.load(checkpoint.folder).encode("x")
 
-    def wants_to_end(model: PackedLlama, hidden_BLD: Tensor) -> Tensor:
+    def favouring_the_end(model: PackedLlama, hidden_BLD: Tensor) -> Tensor:
         scores = logits(model, hidden_BLD)
         scores[..., 0] += 1e4
         scores[..., letter_id] += 1e3
         return scores
 
-    monkeypatch.setattr(PackedLlama, "logits", wants_to_end)
+    monkeypatch.setattr(PackedLlama, "logits", favouring_the_end)
     context = Context(document="d", prefix=prefix, suffix="\nprint(f(1))\n", path="f.py")
     found = engine.ranked(context, never(), options=InfillOptions(seeds=False))
     assert [candidate.proposal.text for candidate in found] == ([] if is_empty else ["x"])

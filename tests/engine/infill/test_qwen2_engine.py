@@ -132,7 +132,7 @@ def test_line_break_that_was_typed_does_not_end_the_line_after_it(
     assert ask(engine, "if f(a):\n", "\n", most=6).text.startswith("x")
 
 
-def test_number_format_and_candidates_name_what_was_computed(
+def test_number_format_is_named_and_no_step_is_denoised(
     engine: Engine, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     favour(monkeypatch, *tokenizer.encode("x"))
@@ -152,7 +152,7 @@ def test_next_key_encodes_the_suffix_and_what_was_typed(engine: Engine, tokenize
 
 
 def test_suffix_that_changed_is_read_as_it_is_now(engine: Engine, tokenizer: Tokenizer) -> None:
-    """A little below the cursor: a prompt whose suffix stands first would keep the older one."""
+    """The change is four lines below the cursor: a prompt with the suffix first would reuse the older suffix."""
     prefix, suffix = "value = ", "\n" + "line of text\n" * 4
     changed = suffix[:-2] + "s\n"
     ask(engine, prefix, suffix, most=4)
@@ -179,7 +179,7 @@ def test_judged_line_counts_both_ways_to_end(
     scores[:, [token_id for token_id in tokenizer.special_ids if token_id != END]] = -torch.inf
     probs = scores.softmax(-1)
     ends = [END, line_break, *map(TOKENS.index, ("č", "ĊĊ"))]
-    # What is healed is given: the first token begins with the letter in any case.
+    # The healed text is given: the first token begins with the letter in any case.
     given = [place for place, text in enumerate(TOKENS) if text.startswith("a")]
     expected = probs[0, letter] / probs[0, given].sum() * (probs[1, last] * probs[2, ends].sum() + probs[1, joined])
     assert candidate.features.middle_sum == pytest.approx(math.log(expected), abs=1e-3)

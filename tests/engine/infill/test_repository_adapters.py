@@ -94,7 +94,7 @@ def ask(engine: Engine, context: Context) -> Infill:
     return engine.infill(context, never(), options=InfillOptions(silence=False))
 
 
-def told(infill: Infill) -> tuple[object, ...]:
+def comparable(infill: Infill) -> tuple[object, ...]:
     """Returns an answer without its times, its number of encoded tokens and its adapter."""
     return dataclasses.astuple(replace(infill, timings_ms={}, encoded_tokens=0, adapter=AdapterUse()))
 
@@ -143,7 +143,7 @@ def test_without_an_adapter_nothing_changes(base: Path, store: AdapterStore, roo
     for prefix in PREFIXES:
         ask(engine, question(prefix, roots[0]))
         for folder in (None, roots[1]):
-            assert told(ask(engine, question(prefix, folder))) == told(ask(plain, question(prefix)))
+            assert comparable(ask(engine, question(prefix, folder))) == comparable(ask(plain, question(prefix)))
 
 
 def test_adapter_switches_on_one_document_between_two_keys(base: Path, store: AdapterStore, roots: list[Path]) -> None:
@@ -155,9 +155,9 @@ def test_adapter_switches_on_one_document_between_two_keys(base: Path, store: Ad
     answer = ask(engine, typed)
     assert answer.adapter == AdapterUse(root=str(roots[0]))
     # The prompt that was encoded without the adapter is not reused.
-    assert told(answer) == told(ask(fresh, typed))
+    assert comparable(answer) == comparable(ask(fresh, typed))
     install_adapter(store, base, roots[0], seed=5)
-    assert told(ask(engine, typed)) == told(ask(load(base, store), typed)) != told(answer)
+    assert comparable(ask(engine, typed)) == comparable(ask(load(base, store), typed)) != comparable(answer)
 
 
 def calibration(base: Path, threshold: float, **changed: object) -> bytes:
@@ -175,7 +175,7 @@ def calibration(base: Path, threshold: float, **changed: object) -> bytes:
 
 
 @pytest.mark.parametrize(("threshold", "is_shown"), [(0.4, True), (0.6, False)])
-def test_calibration_of_the_adapter_decides(
+def test_calibration_of_the_adapter_decides_what_is_shown(
     base: Path, store: AdapterStore, roots: list[Path], threshold: float, is_shown: bool
 ) -> None:
     install_adapter(store, base, roots[0], calibration=calibration(base, threshold))
@@ -234,7 +234,7 @@ def bad_about(store: AdapterStore, base: Path, root: Path) -> None:
         (bad_about, "is not of version"),
     ],
 )
-def test_adapter_that_cannot_be_used_costs_one_sentence(
+def test_adapter_that_cannot_be_used_is_left_out_and_reported_in_one_sentence(
     base: Path,
     store: AdapterStore,
     roots: list[Path],
@@ -245,7 +245,7 @@ def test_adapter_that_cannot_be_used_costs_one_sentence(
     engine = load(base, store)
     for prefix in PREFIXES[:2]:
         infill = ask(engine, question(prefix, roots[0]))
-        assert told(infill) == told(ask(engine, question(prefix, document="other")))
+        assert comparable(infill) == comparable(ask(engine, question(prefix, document="other")))
         assert infill.adapter.root == str(roots[0])
         assert sentence in infill.adapter.fault and "\n" not in infill.adapter.fault
         assert engine.adapters == {infill.adapter.root: infill.adapter.fault}
@@ -306,16 +306,14 @@ def test_removed_adapter_is_not_reported_where_an_outer_one_applies(
     assert engine.adapters == {str(roots[0]): ""}
 
 
-def test_adapter_that_goes_while_the_engine_runs_is_reported(
-    base: Path, store: AdapterStore, roots: list[Path]
-) -> None:
+def test_adapter_removed_while_the_engine_runs_is_reported(base: Path, store: AdapterStore, roots: list[Path]) -> None:
     install_adapter(store, base, roots[0])
     engine = load(base, store)
     assert ask(engine, question(PREFIXES[0], roots[0])).adapter.fault == ""
     store.remove(roots[0])
     gone = ask(engine, question(PREFIXES[0], roots[0] / "src"))
     assert gone.adapter.root == str(roots[0]) and "was removed; train it anew" in gone.adapter.fault
-    assert told(gone) == told(ask(engine, question(PREFIXES[0])))
+    assert comparable(gone) == comparable(ask(engine, question(PREFIXES[0])))
     assert ask(engine, question(PREFIXES[0], roots[1])).adapter == AdapterUse()
 
 
@@ -335,7 +333,7 @@ def test_odd_folder_has_no_adapter(base: Path, store: AdapterStore, roots: list[
     assert load(base, store)._adapters.choose(folder).use == AdapterUse()
 
 
-def test_model_of_a_family_without_adapters_answers_as_it_is(
+def test_adapter_of_a_model_in_a_folder_is_reported_as_unusable(
     store: AdapterStore, roots: list[Path], base: Path
 ) -> None:
     install_adapter(store, base, roots[0])

@@ -74,7 +74,7 @@ def test_a_users_machine_keeps_less_than_a_teams(monkeypatch: pytest.MonkeyPatch
         assert one.indexed_characters < team.indexed_characters and one.parsed_bytes < team.parsed_bytes
 
 
-def test_shares_are_of_the_memory_that_is_free() -> None:
+def test_limit_is_less_than_the_memory_that_is_free() -> None:
     before = devices.free_memory(CPU)
     limits = StoreLimits.of_team(CPU)
     assert limits.prompt_bytes < before

@@ -81,7 +81,7 @@ def test_text_goes_on_from_earlier_canvases() -> None:
     [(None, False, "a = 1"), (None, True, "a = 1"), (2, True, "a = 1"), (2, False, "a = 1\nb = 2")],
 )
 def test_block_ends_where_it_is_left(fill_token_id: int | None, on_demand: bool, expected: str) -> None:
-    """Except the suggestion of a checkpoint that ends middles itself."""
+    """Except in the suggestion of a checkpoint with a fill token, which ends middles itself."""
     block = task("def f():\n    |\n", extent=Extent.BLOCK, on_demand=on_demand)
     block = replace(block, form=replace(block.form, fill_token_id=fill_token_id))
     assert block.text([*map(ord, "    a = 1\nb = 2")]).strip() == expected
@@ -152,7 +152,7 @@ def test_shape_keeps_the_limit_of_tokens(
         ("alpha = 1", 5, "alpha"),
     ],
 )
-def test_of_several_lines_whole_ones_are_kept_within_the_limit(text: str, most: int, expected: str) -> None:
+def test_whole_lines_are_kept_within_the_limit(text: str, most: int, expected: str) -> None:
     found = [Proposal(text=text, source=CandidateSource.SEED)]
     (shaped,) = task("|\n", extent=Extent.BLOCK, max_middle_tokens=most, language="python").shaped(found)
     assert (shaped.text.rstrip(), shaped.is_cut) == (expected.rstrip(), True)

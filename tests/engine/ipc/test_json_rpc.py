@@ -159,13 +159,13 @@ async def test_cancel_request_is_answered_once_with_request_cancelled(tmp_path: 
         assert (await wire.ask(ECHO))["id"] == "last"
 
 
-@pytest.mark.parametrize("last_words", [b"", b"Content-Length: 100\r\n\r\n{", b"x" * 300_000])
-async def test_end_of_the_connection_cancels_its_handlers(last_words: bytes, tmp_path: Path) -> None:
+@pytest.mark.parametrize("last_bytes", [b"", b"Content-Length: 100\r\n\r\n{", b"x" * 300_000])
+async def test_end_of_the_connection_cancels_its_handlers(last_bytes: bytes, tmp_path: Path) -> None:
     handlers = Handlers()
     async with connected(tmp_path, handlers) as (wire, peer):
         wire.send(request("wait"))
         await handlers.entered.wait()
-        wire.writer.write(last_words)
+        wire.writer.write(last_bytes)
         wire.writer.close()
         await asyncio.wait_for(handlers.cancelled.wait(), PATIENCE_S)
         assert peer.ended

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 SLIDING, FULL = "sliding_attention", "full_attention"
 WINDOW = 8
-# Of the largest value: float32 itself is off by 5e-6 of it in these random layers.
+# Share of the largest value; float32 itself errs by 5e-6 of it in these random layers.
 TOLERANCE = 1e-5
 CPU = torch.device("cpu")
 LENGTHS = st.lists(st.integers(1, 12), min_size=1, max_size=6)
@@ -76,8 +76,8 @@ def check_packed(model: DiffusionGemma, prompt_length: int, lengths: list[int], 
     canvas_BL = draw_ids(2, sum(lengths))
     soft_BLD = None
     if conditioned:
-        believed_BLV = torch.randn(1, sum(lengths), 320, generator=torch.Generator().manual_seed(3)) * 3
-        soft_BLD = model.soft_embeddings(believed_BLV.softmax(-1))
+        earlier_BLV = torch.randn(1, sum(lengths), 320, generator=torch.Generator().manual_seed(3)) * 3
+        soft_BLD = model.soft_embeddings(earlier_BLV.softmax(-1))
     together = model.decode(
         canvas_BL,
         cache,
@@ -141,7 +141,7 @@ def test_packed_canvases_equal_separate_ones(model: DiffusionGemma, prompt_lengt
 
 @settings(max_examples=25, deadline=None)
 @given(prompt_length=st.integers(0, 30), lengths=LENGTHS, conditioned=st.booleans())
-def test_packed_canvases_of_any_lengths(
+def test_packed_canvases_of_any_lengths_equal_separate_ones(
     exact_model: DiffusionGemma, prompt_length: int, lengths: list[int], conditioned: bool
 ) -> None:
     check_packed(exact_model, prompt_length, lengths, conditioned=conditioned)
@@ -160,7 +160,7 @@ def test_branches_equal_separate_encodes(model: DiffusionGemma, prompt_length: i
 
 @settings(max_examples=25, deadline=None)
 @given(prompt_length=st.integers(1, 30), lengths=LENGTHS, num_again=st.integers(0, 3))
-def test_branches_of_any_lengths(
+def test_branches_of_any_lengths_equal_separate_encodes(
     exact_model: DiffusionGemma, prompt_length: int, lengths: list[int], num_again: int
 ) -> None:
     check_branches(exact_model, prompt_length, lengths, num_again=min(num_again, prompt_length))
@@ -176,7 +176,7 @@ def test_hidden_position_beyond_the_cache_is_refused() -> None:
         attention_masks.branches(torch.zeros(2), torch.arange(3, 5), num_past=3, sliding_window=WINDOW, hidden_from=4)
 
 
-def test_mask_of_kind() -> None:
+def test_mask_is_chosen_by_the_kind_of_layer() -> None:
     both = attention_masks.packed(torch.zeros(2), num_past=9, sliding_window=4)
     assert both.of(LayerKind.FULL) is both.full
     assert both.of(LayerKind.SLIDING) is both.sliding

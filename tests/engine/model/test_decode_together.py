@@ -51,7 +51,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def passes(model: DiffusionModel) -> list[CanvasPass]:
-    """Prompts shorter and longer than the window, with and without a signal, one canvas of two rows."""
+    """Prompts shorter and longer than the window, with and without self-conditioning, one canvas of two rows."""
     made: list[CanvasPass] = []
     for number, (num_past, num_canvas, has_soft) in enumerate([(21, 7, True), (3, 12, False), (40, 9, True)]):
         cache = PromptCache(model.config, capacity=4, dtype=model.dtype, device=CPU)

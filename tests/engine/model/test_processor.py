@@ -80,7 +80,7 @@ def test_values_that_no_measurement_gives_are_measured_again(
     assert len(num_measured) == 2
 
 
-def test_deep_file_is_measured_again(tmp_path: Path, num_measured: list[int]) -> None:
+def test_deeply_nested_file_is_measured_again(tmp_path: Path, num_measured: list[int]) -> None:
     path = tmp_path / "dgemma-lsp/processor.json"
     path.parent.mkdir()
     path.write_text("[" * 100_000)
@@ -113,7 +113,7 @@ def test_without_a_cache_folder_every_start_measures(tmp_path: Path, num_measure
         ((10, 9, INF, 9, 1, 7, INF), torch.float32, RowWeights.INT8, False),
         ((10, 5, 3, 4, 9, 7, 6), torch.bfloat16, RowWeights.INT4, True),
         ((10, 5, 3, 4, 9, 7, 9), torch.bfloat16, RowWeights.INT8, True),
-        # For one row hardly slower.
+        # Hardly slower for one row.
         ((10, 5, 3, 4, 9, 10, 10), torch.bfloat16, RowWeights.INT8, True),
         # Hardly faster for many rows, or slower for one.
         ((10, 5, 4.5, 4, 9, 7, 6), torch.bfloat16, RowWeights.INT4, False),

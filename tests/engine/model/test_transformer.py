@@ -28,7 +28,7 @@ pytestmark = pytest.mark.numerical
 SLIDING, FULL = "sliding_attention", "full_attention"
 # Hidden states and logits are of order 1.
 TOLERANCE = model_error(64)
-# Of the largest value, between two ways to compute the same.
+# Share of the largest value, between two ways to compute one result.
 CLOSE = model_error(64)
 WINDOW = 8
 CPU = torch.device("cpu")
@@ -62,7 +62,7 @@ def draw_ids(seed: int, length: int) -> torch.Tensor:
 def check(folder: Path, reference: Any, *, prompt_length: int, canvas_length: int) -> None:
     model = load(folder)
     prompt, canvas = draw_ids(1, prompt_length), draw_ids(2, canvas_length)
-    believed = torch.randn(1, canvas_length, 320, generator=torch.Generator().manual_seed(3)) * 3
+    earlier_logits = torch.randn(1, canvas_length, 320, generator=torch.Generator().manual_seed(3)) * 3
     cache = empty_cache(model)
     with torch.no_grad():
         theirs = reference.model.encoder(input_ids=prompt)
@@ -70,7 +70,7 @@ def check(folder: Path, reference: Any, *, prompt_length: int, canvas_length: in
         ours = model.encode(prompt, cache)
         assert (ours - theirs.last_hidden_state).abs().max() < TOLERANCE, "encoder hidden states"
         check_cache(model, cache, kept)
-        for signal in (None, believed):
+        for signal in (None, earlier_logits):
             expected = reference(
                 **{cache_name(): kept}, decoder_input_ids=canvas, self_conditioning_logits=signal
             ).logits
@@ -158,7 +158,7 @@ def test_truncate_beyond_the_prompt_is_refused(lengths_checkpoint: Any) -> None:
         cache.truncate(1)
 
 
-def test_rows_do_not_see_each_other(lengths_checkpoint: Any) -> None:
+def test_rows_do_not_attend_to_each_other(lengths_checkpoint: Any) -> None:
     model = load(lengths_checkpoint.folder)
     prompts = torch.cat((draw_ids(8, 12), draw_ids(9, 12)))
     canvases = torch.cat((draw_ids(10, 6), draw_ids(11, 6)))
@@ -173,7 +173,7 @@ def test_rows_do_not_see_each_other(lengths_checkpoint: Any) -> None:
             assert difference.abs().max() < TOLERANCE
 
 
-def test_causal_probabilities_do_not_look_ahead(lengths_checkpoint: Any) -> None:
+def test_causal_states_do_not_depend_on_later_tokens(lengths_checkpoint: Any) -> None:
     model = load(lengths_checkpoint.folder)
     prompt = draw_ids(12, 30)
     changed = prompt.clone()
@@ -181,7 +181,7 @@ def test_causal_probabilities_do_not_look_ahead(lengths_checkpoint: Any) -> None
     with torch.no_grad():
         first = model.encode(prompt, empty_cache(model))
         second = model.encode(changed, empty_cache(model))
-    # An expert that gets one token more multiplies them in another order.
+    # An expert that gets one token more may sum its products in another order.
     assert (first[:, :20] - second[:, :20]).abs().max() < TOLERANCE
     assert not torch.allclose(first[:, 20:], second[:, 20:])
 
@@ -287,7 +287,7 @@ def test_decode_after_keeps_rows_of_a_batch_apart(small_model: DiffusionGemma) -
 
 
 def test_decode_after_agrees_in_bfloat16(small_model: DiffusionGemma) -> None:
-    """Loosely: sums of 16-bit numbers depend on how many tokens a matrix product is given at once."""
+    """Compared loosely: sums of 16-bit numbers depend on how many tokens a matrix product is given at once."""
     model = copy.deepcopy(small_model).bfloat16()
     prompt, block, canvas = draw_ids(30, 40), draw_ids(31, 24), draw_ids(32, 64)
     at_once, in_turn = empty_cache(model), empty_cache(model)

@@ -46,7 +46,9 @@ def data(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
         (["rm", "dreamon"], 1, "dreamon is not there; `dgemma-engine models` lists what is"),
     ],
 )
-def test_refusal_is_one_line(argv: list[str], code: int, message: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_refusal_is_reported_in_one_line(
+    argv: list[str], code: int, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(argv) == code
     assert capsys.readouterr().err == f"dgemma-engine: {message}\n"
 
@@ -147,7 +149,7 @@ def test_pull_of_the_bundled_model_reports_that_it_is_installed(capsys: pytest.C
 
 
 @pytest.mark.parametrize("name", ["dreamon", "diffusiongemma"])
-def test_short_name_of_a_model_of_the_hub(
+def test_short_name_means_the_folder_of_the_name_at_the_hub(
     data: Path, name: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A short name and the name at the hub mean the same folder, wherever a model can be named."""

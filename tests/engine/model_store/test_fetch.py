@@ -164,7 +164,7 @@ def test_folder_that_cannot_be_written_is_reported_in_one_sentence(made: Made, t
         fetch(made, store, giving(made.content))
 
 
-def test_second_process_is_told_to_wait(made: Made, store: ModelStore) -> None:
+def test_download_by_another_process_is_reported(made: Made, store: ModelStore) -> None:
     staging = store.staging_folder(made.entry)
     staging.mkdir(parents=True)
     descriptor = os.open(staging, os.O_RDONLY)

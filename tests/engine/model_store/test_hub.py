@@ -306,7 +306,7 @@ def test_missing_space_is_reported_before_the_download(server: HubServer, tmp_pa
         ("owner /model", None),
     ],
 )
-def test_names(text: str, name: HubName | None) -> None:
+def test_name_at_the_hub_is_parsed(text: str, name: HubName | None) -> None:
     assert HubName.parse(text) == name
     if name is not None:
         assert str(name) == text and "/" not in name.folder

@@ -98,7 +98,7 @@ def test_lines_below_are_not_repeated(marked: str, middle: str, expected: str | 
         ("f(|)", "  )"),
     ],
 )
-def test_nothing_worth_showing(marked: str, middle: str):
+def test_middle_that_adds_nothing_is_not_shown(marked: str, middle: str):
     check(marked, middle, None)
 
 

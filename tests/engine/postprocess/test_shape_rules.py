@@ -52,7 +52,7 @@ def around_cursor(language: str, marked: str) -> CursorContext:
         ("", "x:|", Extent.BLOCK),
     ],
 )
-def test_extent(language: str, marked: str, extent: Extent) -> None:
+def test_extent_at_the_cursor(language: str, marked: str, extent: Extent) -> None:
     around = around_cursor(language, marked)
     assert extent_of(around.before, around.rest, language) is extent
 
@@ -83,7 +83,9 @@ def test_extent(language: str, marked: str, extent: Extent) -> None:
         ("plaintext", "(", "", "", ""),
     ],
 )
-def test_read(language: str, text: str, closing: str, opening: str, inside: str) -> None:
+def test_read_finds_unmatched_brackets_and_an_open_string(
+    language: str, text: str, closing: str, opening: str, inside: str
+) -> None:
     reading = read(text, language_named(language))
     assert "".join(bracket.sign for bracket in reading.closing) == closing
     assert "".join(bracket.sign for bracket in reading.opening) == opening
@@ -105,7 +107,7 @@ def test_read(language: str, text: str, closing: str, opening: str, inside: str)
         ("\t|", 4, 4),
     ],
 )
-def test_style(marked: str, unit: int, tab: int) -> None:
+def test_indentation_style_of_a_document(marked: str, unit: int, tab: int) -> None:
     assert style_of(around_cursor("python", marked), []) == IndentStyle(unit=unit, tab=tab)
 
 

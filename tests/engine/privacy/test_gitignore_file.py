@@ -59,7 +59,7 @@ def is_ignored(file: IgnoreFile, path: str) -> bool:
         ("\\", "\\", False),
     ],
 )
-def test_deciding(text: str, path: str, expected: bool):
+def test_path_is_ignored_by_its_deciding_line(text: str, path: str, expected: bool):
     assert is_ignored(IgnoreFile.parse(text), path) is expected
 
 

@@ -139,7 +139,7 @@ def test_misleading_lines_are_reported_once(root: Path, clock: Clock):
     assert tree.match(str(root / "r/ok")) == IgnoreMatch(file=".gitignore", line="ok")
 
 
-def test_odd_paths(root: Path, line_of: Callable[[str], str | None]):
+def test_odd_paths_are_not_ignored(root: Path, line_of: Callable[[str], str | None]):
     (root / ".gitignore").write_bytes(b"b\xff\n")
     assert line_of("no/such/folder/a.py") is None
     assert line_of("nul\0byte/a.py") is None

@@ -68,7 +68,7 @@ SAME_LINE = {
     "only punctuation": ("a[()] = 1\nb(()|", []),
     "one lexeme": ("run(1)\nx = run|\n", []),
     "cursor's own line": ("x = 1; x = |", []),
-    "cursor's own line, behind the cursor": ("self.x = |; self.x = 1", []),
+    "cursor's own line, after the cursor": ("self.x = |; self.x = 1", []),
     "what the rest begins with": ("run(a, a, b)\nx = run(|a, b)", []),
     "what is there already, less a letter": ("run(a, ab)\nx = run(|ab)", ["a, "]),
     "trailing space": ("x = 1   \nx = |", ["1"]),
@@ -78,7 +78,7 @@ SAME_LINE = {
 
 
 @pytest.mark.parametrize(("text", "expected"), SAME_LINE.values(), ids=SAME_LINE)
-def test_line(text: str, expected: list[str]) -> None:
+def test_candidates_on_the_cursors_line(text: str, expected: list[str]) -> None:
     check(text, *expected)
 
 
@@ -104,7 +104,7 @@ NEXT_LINE = {
 
 
 @pytest.mark.parametrize(("text", "expected"), NEXT_LINE.values(), ids=NEXT_LINE)
-def test_next_line(text: str, expected: list[str]) -> None:
+def test_candidates_on_the_next_line(text: str, expected: list[str]) -> None:
     check(text, *expected)
 
 
@@ -132,7 +132,7 @@ BLOCK = {
 
 
 @pytest.mark.parametrize(("text", "expected"), BLOCK.values(), ids=BLOCK)
-def test_block(text: str, expected: list[str]) -> None:
+def test_candidates_of_a_block(text: str, expected: list[str]) -> None:
     check(text, *expected, extent=Extent.BLOCK)
 
 
@@ -174,7 +174,7 @@ def test_seed_carries_the_length_of_its_match() -> None:
 
 
 @pytest.mark.parametrize("limit", [0, 1, 2, 9])
-def test_limit(limit: int) -> None:
+def test_limit_of_candidates(limit: int) -> None:
     check("x = 1\nx = 2\nx = 3\nx = |", *["3", "2", "1"][:limit], limit=limit)
 
 

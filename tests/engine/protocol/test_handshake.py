@@ -55,7 +55,7 @@ async def attach_or_start(location: EngineLocation) -> EngineClient:
 
 
 def test_changed_messages_need_a_new_protocol_number() -> None:
-    """Fails for whoever changes a message without a new protocol number, which an older running engine would refuse."""
+    """Fails where a message changed without a new protocol number: an older running engine would refuse it."""
     types = {
         name: value
         for module in (definition_messages, messages, status_messages, trace_messages)

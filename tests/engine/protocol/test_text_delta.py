@@ -55,7 +55,7 @@ def test_piece_outside_of_the_earlier_text_is_refused(piece: tuple[int, int]) ->
         apply_delta("abc", [piece])
 
 
-def test_keys_typed_and_removed_cost_only_themselves_with_a_change_at_the_end() -> None:
+def test_delta_sends_only_the_typed_keys_and_a_change_at_the_end() -> None:
     base = "".join(LINES) + '"deadline":4998.25}'
     middle = len(base) // 2 + 5
     for new in (f"{base[:middle]}abc{base[middle:]}", base[:middle] + base[middle + 3 :]):

@@ -18,7 +18,7 @@ from tests.rounding import TRAINED_GROWTH, model_error
 
 pytestmark = pytest.mark.numerical
 
-# Of the largest value.
+# Tolerance as a share of the largest value.
 CLOSE = model_error(256, TRAINED_GROWTH)
 
 CPU = torch.device("cpu")

@@ -20,7 +20,7 @@ CPU = torch.device("cpu")
 LEVELS = [0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0]
 NVFP4 = {"num_bits": 4, "type": "float", "strategy": "tensor_group", "group_size": 16, "symmetric": True}
 FP8 = {"num_bits": 8, "type": "float", "strategy": "channel", "symmetric": True}
-INT4_128 = {"num_bits": 4, "type": "int", "strategy": "group", "group_size": 32, "symmetric": True}
+INT4_32 = {"num_bits": 4, "type": "int", "strategy": "group", "group_size": 32, "symmetric": True}
 
 
 def compressed(layout: str, weights: dict[str, Any], **more: Any) -> dict[str, Any]:
@@ -97,7 +97,7 @@ LAYOUTS = {
     "nvidia NVFP4": (nvfp4_modelopt, {"quant_method": "modelopt", "quant_algo": "NVFP4"}, ("experts",)),
     "AutoRound": (int4_gptq, AUTO_ROUND, EVERYTHING),
     "GPTQ": (int4_gptq, GPTQ, ("experts",)),
-    "W4A16": (int4_groups_of_32, compressed("pack-quantized", INT4_128), EVERYTHING),
+    "W4A16": (int4_groups_of_32, compressed("pack-quantized", INT4_32), EVERYTHING),
 }
 
 
@@ -164,7 +164,7 @@ def test_published_layout_can_stay_packed(layout: str, make_plain: Callable[...,
         assert torch.equal(layer.experts.gate_up.dequantise(torch.float32), gate_up)
 
 
-def test_modelopt_scheme_in_a_file_of_its_own(make_plain: Callable[..., Path]) -> None:
+def test_modelopt_scheme_in_a_file_of_its_own_is_read(make_plain: Callable[..., Path]) -> None:
     folder = make_plain()
     publish(folder, "nvidia NVFP4")
     config = json.loads((folder / "config.json").read_text())
@@ -203,9 +203,9 @@ def test_experts_that_stayed_plain_are_read(make_plain: Callable[..., Path]) -> 
         (AUTO_ROUND | {"data_type": "mx_fp"}, r"auto-round with symmetric weights of 4 bits \(mx_fp\)"),
         ({"quant_method": "modelopt", "quant_algo": "FP8"}, "quant_algo='FP8' of ModelOpt is not supported"),
         (compressed("mxfp4-pack-quantized", {}), "format='mxfp4-pack-quantized' is not supported"),
-        (compressed("pack-quantized", INT4_128 | {"symmetric": False}), "group_0: asymmetric weights"),
-        (compressed("pack-quantized", INT4_128 | {"actorder": "group"}), "group_0: weights ordered by activation"),
-        (compressed("pack-quantized", INT4_128 | {"num_bits": 3}), "pack-quantized with 3-bit int weights per group"),
+        (compressed("pack-quantized", INT4_32 | {"symmetric": False}), "group_0: asymmetric weights"),
+        (compressed("pack-quantized", INT4_32 | {"actorder": "group"}), "group_0: weights ordered by activation"),
+        (compressed("pack-quantized", INT4_32 | {"num_bits": 3}), "pack-quantized with 3-bit int weights per group"),
         (
             compressed("float-quantized", FP8 | {"strategy": "block"}),
             "float-quantized with 8-bit float weights per block",
@@ -269,7 +269,7 @@ def test_second_version_of_gptq_stores_the_zero_point_itself(make_plain: Callabl
 def test_gptq_packing_that_contradicts_the_configuration_is_reported(make_plain: Callable[..., Path]) -> None:
     folder = make_plain()
     publish(folder, "GPTQ")
-    change_config(folder, quantization_config=compressed("pack-quantized", INT4_128))
+    change_config(folder, quantization_config=compressed("pack-quantized", INT4_32))
     with pytest.raises(CheckpointError, match=r"qweight: packed as GPTQ does, which config\.json does not say"):
         load(folder)
 

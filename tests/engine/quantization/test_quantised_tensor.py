@@ -29,7 +29,7 @@ def test_error_is_within_the_limits_of_the_format(encoding: Encoding) -> None:
 
 @encodings
 @pytest.mark.parametrize("num_columns", [1, 2, 7, 15, 17, 63, 64, 65, 100, 704])
-def test_every_width(encoding: Encoding, num_columns: int) -> None:
+def test_error_of_every_width_is_within_the_limits_of_the_format(encoding: Encoding, num_columns: int) -> None:
     weight = normal(5, num_columns)
     packed = quantise(weight, encoding, name="w")
     back = packed.dequantise(torch.float32)
@@ -76,7 +76,7 @@ def test_constant_rows_keep_their_value(encoding: Encoding, value: float) -> Non
 
 
 @encodings
-def test_denormal_weights_do_no_harm(encoding: Encoding) -> None:
+def test_denormal_weights_stay_finite_and_tiny(encoding: Encoding) -> None:
     back = quantise(torch.full((2, 70), 1e-41), encoding, name="w").dequantise(torch.float32)
     assert float(back.abs().max()) < 1e-37
 

@@ -74,7 +74,7 @@ def test_report_has_the_error_of_each_kind(make_plain: Callable[..., Path], caps
     assert "quantising, 100 %" in captured.err
 
 
-def test_shards_in_shards_out(make_plain: Callable[..., Path]) -> None:
+def test_quantised_shards_hold_the_weights_of_a_single_file(make_plain: Callable[..., Path]) -> None:
     plain = make_plain()
     whole = plain.parent / "whole"
     quantise_folder(plain, whole, Format.INT8, report=lambda _: None)
@@ -133,7 +133,9 @@ def test_calibration_of_another_model_is_not_copied(
     assert "calibration.json" not in files(plain.parent / "small")
 
 
-def test_place_that_is_the_source_or_taken(make_plain: Callable[..., Path], capsys: pytest.CaptureFixture[str]) -> None:
+def test_place_that_is_the_source_or_taken_is_refused(
+    make_plain: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
     plain = make_plain()
     before = files(plain)
     assert run("quantize", plain, plain / ".." / plain.name, "--format", "int8") == 1
@@ -156,7 +158,7 @@ def test_place_that_is_the_source_or_taken(make_plain: Callable[..., Path], caps
     assert run("quantize", plain, empty, "--format", "int8") == 0
 
 
-def test_source_that_is_quantised_already(
+def test_source_that_is_quantised_already_is_refused(
     make_quantised: Callable[..., Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = make_quantised(Format.INT8)
@@ -165,7 +167,7 @@ def test_source_that_is_quantised_already(
     assert not (folder.parent / "again").exists()
 
 
-def test_missing_shard(make_plain: Callable[..., Path], capsys: pytest.CaptureFixture[str]) -> None:
+def test_missing_shard_is_reported(make_plain: Callable[..., Path], capsys: pytest.CaptureFixture[str]) -> None:
     plain = make_plain()
     weight_map = dict.fromkeys(load_file(plain / "model.safetensors"), "model-00001-of-00002.safetensors")
     (plain / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
@@ -276,5 +278,5 @@ def test_memory_does_not_grow_with_the_checkpoint(make_plain: Callable[..., Path
                 [sys.executable, "-c", PEAK, *arguments], env=ENVIRONMENT, check=True, capture_output=True, text=True
             )
             peaks.append(int(done.stdout.splitlines()[-1]))
-        # Holding all of it costs `growth`, or half of it as int8; allocator and page cache alone vary by tens of MB.
+        # Holding a whole checkpoint costs `growth`, or half as int8; allocator and page cache vary by tens of MB.
         assert peaks[1] - peaks[0] < growth / 3, command

@@ -201,7 +201,9 @@ def ca_file(tmp_path: Path, authority: trustme.CA) -> str:
     return str(tmp_path / "ca.pem")
 
 
-async def test_own_authority(tmp_path: Path, authority: trustme.CA, ca_file: str) -> None:
+async def test_certificate_of_a_named_authority_is_accepted(
+    tmp_path: Path, authority: trustme.CA, ca_file: str
+) -> None:
     async with with_certificate(tmp_path, authority) as url:
         assert isinstance(await outcome(RemoteLocation(url=url, ca_file=ca_file)), Infill)
 
@@ -247,7 +249,9 @@ async def test_https_server_asked_for_http(tmp_path: Path, authority: trustme.CA
     assert message.endswith("answers in HTTPS only; write https in engine.url in place of http")
 
 
-async def test_https_servers_reply_to_plain_http(tmp_path: Path, authority: trustme.CA) -> None:
+async def test_https_server_is_recognised_by_its_handshake_and_not_by_its_page(
+    tmp_path: Path, authority: trustme.CA
+) -> None:
     page = http("400 Bad Request", "text/html", "<html>The plain HTTP request was sent to HTTPS port</html>")
     async with with_certificate(tmp_path, authority) as url, answering(page) as port:
         channel = HttpChannel(RemoteLocation(url=url.replace("https:", "http:")))

@@ -259,7 +259,7 @@ async def test_busy_engine_may_be_late_without_being_lost(monkeypatch: pytest.Mo
             await there.remote.infill(asked)
         await until(lambda: not there.remote._tasks)
         assert there.lost == [] and there.engine.num_cancelled == 1
-        # It answers half a second after its deadline, and a little more or less: each late answer teaches how much.
+        # It answers about half a second after its deadline; each late answer raises the measured delay.
         for _ in range(4):
             try:
                 finish = (await there.remote.infill(asked)).finish

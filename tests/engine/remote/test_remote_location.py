@@ -19,7 +19,7 @@ NO_TEXT = "cannot be read (it is not text in UTF-8 or in UTF-16 with a byte orde
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
 @pytest.mark.parametrize("line", [KEY, f"kim {KEY}", f"# \u00e4\r\n{KEY}\r\n", f"{KEY}\n" + "\U0001f511" * 2_000])
-async def test_right_key(tmp_path: Path, line: str, encoding: str) -> None:
+async def test_key_file_is_read_in_each_encoding(tmp_path: Path, line: str, encoding: str) -> None:
     file = tmp_path / "key"
     file.write_text(line, encoding=encoding)
     keys = ApiKeys.read(None, {"DGEMMA_API_KEY": KEY})

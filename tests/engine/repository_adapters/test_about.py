@@ -54,6 +54,6 @@ def test_figures_that_are_no_shares_are_refused(changed: dict[str, Any], message
         HeldOutFigures(**(asdict(FIGURES) | changed))
 
 
-def test_figures_without_any_holes_are_missing() -> None:
+def test_figures_without_holes_may_be_none() -> None:
     figures = HeldOutFigures(num_holes=0, rest=None, line=None, edit_similarity=0, precision_shown=None, shown=0)
     assert (figures.rest, figures.line, figures.precision_shown) == (None, None, None)

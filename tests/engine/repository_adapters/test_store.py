@@ -31,7 +31,7 @@ def contents(found: RepositoryAdapter | None) -> bytes:
     return found.path.read_bytes()
 
 
-def test_folder_is_the_users(tmp_path: Path) -> None:
+def test_store_is_in_the_users_data_folder(tmp_path: Path) -> None:
     assert AdapterStore.locate({"XDG_DATA_HOME": "/data"}).folder == Path("/data/dgemma-lsp/adapters")
     assert AdapterStore.locate({"HOME": "/h"}).folder == Path("/h/.local/share/dgemma-lsp/adapters")
 
@@ -80,7 +80,7 @@ def test_new_adapter_replaces_the_old_one_and_its_calibration(
     assert {path.name for path in home.iterdir()} == {"about.json", made.folder.name, "training"}
 
 
-@pytest.mark.skipif(not hasattr(os, "geteuid"), reason="folders of a user are private on Windows as they are")
+@pytest.mark.skipif(not hasattr(os, "geteuid"), reason="Windows has no modes; not checked: private folders")
 def test_everything_is_readable_by_the_user_only(store: AdapterStore, repo: Path, make_about: MakeAbout) -> None:
     before = os.umask(0)
     try:
@@ -141,7 +141,7 @@ def test_too_large_adapter_is_refused(store: AdapterStore, repo: Path, make_abou
 
 
 @pytest.mark.parametrize("text", ["", "{", "[1]", '{"version": 99}'])
-def test_damaged_description_is_one_sentence_and_can_be_removed(
+def test_damaged_description_is_reported_in_one_sentence_and_can_be_removed(
     store: AdapterStore, repo: Path, make_about: MakeAbout, text: str
 ) -> None:
     made = store.install(make_about(), adapter=b"old", calibration=None)

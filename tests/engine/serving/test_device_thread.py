@@ -268,7 +268,7 @@ def test_load_failure_answers_waiting_and_later_requests() -> None:
         (OSError("disk\nfull"), "the model cannot be loaded (OSError: disk full)"),
     ],
 )
-def test_load_failure_is_one_line_with_a_remedy(error: Exception, message: str) -> None:
+def test_load_failure_is_reported_in_one_line_with_a_remedy(error: Exception, message: str) -> None:
     def load(report: Callable[[int, str], None]) -> SteppingEngine:
         raise error
 

@@ -32,7 +32,7 @@ class Work:
                 await asyncio.sleep(0.001)
 
 
-async def test_only_after_work() -> None:
+async def test_memory_is_returned_only_after_work() -> None:
     work = Work()
     giving = work.start()
     await asyncio.sleep(0.02)
@@ -46,7 +46,7 @@ async def test_only_after_work() -> None:
     giving.cancel()
 
 
-async def test_waits_for_a_moment_without_work() -> None:
+async def test_memory_is_returned_only_while_no_work_runs() -> None:
     work = Work()
     work.done, work.busy = 0, True
     giving = work.start()
@@ -59,7 +59,7 @@ async def test_waits_for_a_moment_without_work() -> None:
     giving.cancel()
 
 
-async def test_ends_if_memory_cannot_be_returned() -> None:
+async def test_trimming_ends_if_memory_cannot_be_returned() -> None:
     work = Work(can_give=False)
     giving = work.start()
     await asyncio.sleep(0)

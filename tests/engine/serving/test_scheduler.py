@@ -60,7 +60,7 @@ def bench() -> Bench:
     return Bench()
 
 
-def test_nothing_to_do(bench: Bench) -> None:
+def test_empty_scheduler_chooses_nothing(bench: Bench) -> None:
     assert bench.scheduler.schedule(0.0) == (None, [])
 
 

@@ -106,7 +106,7 @@ def test_definition_is_the_part_that_a_caller_needs(language: str, text: str, na
     assert finder.find(text, [name], language=language, path="") == {name: expected}
 
 
-def test_only_names_that_are_wanted_and_defined() -> None:
+def test_find_returns_only_names_that_are_wanted_and_defined() -> None:
     finder = DefinitionFinder(clock=lambda: 0.0)
     assert list(finder.find(PYTHON, ["Store", "os", "LIMIT"], language="", path="a.py")) == ["LIMIT", "Store"]
     assert finder.find(PYTHON, [], language="python", path="") == {}

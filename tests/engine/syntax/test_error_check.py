@@ -223,7 +223,7 @@ def edited_documents(draw: st.DrawFn) -> tuple[str, list[tuple[str, int]], str]:
 def test_kept_tree_is_free_of_errors_exactly_if_a_fresh_parse_is(
     edited: tuple[str, list[tuple[str, int]], str],
 ) -> None:
-    """Not their numbers of errors: with several errors that number depends on the tree that parsing began with."""
+    """Numbers of errors are not compared: with several, the number depends on the tree that parsing began with."""
     language, versions, candidate = edited
     kept = store()
     for text, offset in versions:

@@ -46,7 +46,7 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
         ("<end>", ">"),
     ],
 )
-def test_prefix_gives_up_its_last_token(tokenizer: Tokenizer, prefix: str, begun: str) -> None:
+def test_last_token_of_the_prefix_opens_the_middle(tokenizer: Tokenizer, prefix: str, begun: str) -> None:
     boundary = back_off_token(prefix, "suffix", tokenizer)
     assert (boundary.prefix + boundary.opening, boundary.opening) == (prefix, begun)
     assert (boundary.closing, boundary.suffix) == ("", "suffix")
@@ -69,7 +69,7 @@ def test_any_spelling_of_the_beginning_is_allowed(tokenizer: Tokenizer) -> None:
 
 
 def test_indentation_is_whole_or_leaves_one_blank_to_the_word(tokenizer: Tokenizer) -> None:
-    """A model may prefer a common indentation to the one given, and must not begin with it."""
+    """A model may prefer a more common indentation than the given one, which the middle must not begin with."""
     start = HealedStart("\n    ", Spelling(tokenizer))
     assert texts(tokenizer, start) == {"\n   ", "\n    "}
     assert texts(tokenizer, start, "\n   ") == {" ", "  ", " re"}

@@ -162,8 +162,8 @@ def test_left_to_right_generation_is_recorded(recorded: tuple[Infill, Trace]) ->
     infill, trace = recorded
     (writing,) = trace.writings
     assert writing.passes
-    num_looks = sum(len(canvas.steps) for canvas in trace.canvases)
-    assert infill.forwards - num_looks - len(writing.passes) in {0, 1}, "one more forward pass may rank"
+    num_canvas_steps = sum(len(canvas.steps) for canvas in trace.canvases)
+    assert infill.forwards - num_canvas_steps - len(writing.passes) in {0, 1}, "one more forward pass may rank"
     written = [token_id for one in writing.passes for token_id in one.ids]
     for one in writing.passes:
         assert one.elapsed_ms > 0
@@ -287,7 +287,7 @@ def ranked(text: str, score: float, *, is_judged: bool = True) -> Ranked:
         ([ranked("a", 0.2, is_judged=False)], False, ["unjudged", "unjudged", "syntax", "unjudged"]),
     ],
 )
-def test_verdicts(judged: list[Ranked], is_shown: bool, verdicts: list[str]) -> None:
+def test_verdict_of_each_candidate(judged: list[Ranked], is_shown: bool, verdicts: list[str]) -> None:
     recorder = Recorder(time.monotonic)
     recorder.weighed(
         [Proposal(text=text, source=CandidateSource.SEED) for text in ("a", "b", "((", "late")],

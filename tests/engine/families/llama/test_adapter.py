@@ -136,7 +136,7 @@ def shortened(path: Path) -> None:
         ({"tokens": "7"}, "is no adapter"),
     ],
 )
-def test_adapter_that_does_not_fit_is_one_sentence(
+def test_adapter_that_does_not_fit_is_reported_in_one_sentence(
     checkpoint: LlamaCheckpoint, changed: dict[str, Any], message: str
 ) -> None:
     write_adapter(checkpoint.gguf, "causal", **changed)
@@ -146,7 +146,9 @@ def test_adapter_that_does_not_fit_is_one_sentence(
 @pytest.mark.parametrize(
     "damage", [shortened, lambda path: path.write_bytes(b""), lambda path: path.write_bytes(b"\xff" * 64)]
 )
-def test_damaged_adapter_is_one_sentence(checkpoint: LlamaCheckpoint, damage: Callable[[Path], None]) -> None:
+def test_damaged_adapter_is_reported_in_one_sentence(
+    checkpoint: LlamaCheckpoint, damage: Callable[[Path], None]
+) -> None:
     damage(write_adapter(checkpoint.gguf, "causal"))
     assert "cannot be read" in refusal(checkpoint.gguf)
 
@@ -193,13 +195,13 @@ def test_causal_adapter_is_prompted_as_it_was_trained(checkpoint: LlamaCheckpoin
     assert unnamed.prompt_ids == [0, *prefix]
 
 
-def test_base_alone_ends_nothing_and_reads_no_names(checkpoint: LlamaCheckpoint) -> None:
+def test_base_without_adapter_has_no_fill_token_and_no_name_token(checkpoint: LlamaCheckpoint) -> None:
     form = LlamaFamily().read_format(read_facts(checkpoint.gguf))
     assert (form.fill_token_id, form.name_token_id, form.parallel_suffix_tokens) == (None, None, 56)
 
 
 @pytest.mark.parametrize("stage", ["causal", "canvas"])
-def test_adapter_of_8_bits_is_the_one_that_was_rounded(checkpoint: LlamaCheckpoint, stage: str) -> None:
+def test_adapter_of_8_bits_differs_by_rounding_only(checkpoint: LlamaCheckpoint, stage: str) -> None:
     path = write_adapter(checkpoint.gguf, stage)
     exact = adapter.Adapter.read(path).tensors(adapted(checkpoint.gguf).config)
     rounded = adapter.Adapter.read(write_adapter(checkpoint.gguf, stage, in_bytes=True)).tensors(
@@ -221,6 +223,6 @@ def test_engine_denoises_with_a_canvas_adapter(checkpoint: LlamaCheckpoint) -> N
     assert engine.denoising_steps > 0
 
 
-def test_canvas_adapter_without_a_mask_is_one_sentence(checkpoint: LlamaCheckpoint) -> None:
+def test_canvas_adapter_without_a_mask_is_reported_in_one_sentence(checkpoint: LlamaCheckpoint) -> None:
     write_adapter(checkpoint.gguf, "canvas", tokens='{"end": 0, "name": 6}')
     assert "canvas.safetensors: is no adapter, its metadata lacks 'mask'" in refusal(checkpoint.gguf)

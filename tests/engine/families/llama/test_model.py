@@ -195,7 +195,7 @@ def test_several_rows_keep_their_gradients(checkpoint: LlamaCheckpoint) -> None:
 
 
 @torch.inference_mode()
-def test_interleaved_rows_are_put_right(tmp_path: Path) -> None:
+def test_interleaved_rows_of_a_gguf_file_are_reordered(tmp_path: Path) -> None:
     """A file whose rows were left in the other order loads and computes something else: the loss shows it."""
     checkpoint = make_llama(tmp_path, spread=0.3)
     from tests import llama_checkpoints

@@ -68,7 +68,7 @@ def everything(model: DiffusionModel, adapter: ModelAdapter | None = None) -> di
 
 
 def input_levels() -> int:
-    """How finely this processor's products in 8 bits round inputs; 0 where it has none that are exact."""
+    """Returns to how many levels this processor's 8-bit products round inputs; 0 where it has no exact ones."""
     return PackedMatrix(torch.eye(16), int8=True).few_bits.input_levels
 
 
@@ -115,7 +115,7 @@ def test_packed_model_is_the_plain_one(
 @pytest.mark.parametrize("tied", [True, False])
 @torch.inference_mode()
 def test_compact_embeddings_are_those_of_the_checkpoint_within_rounding(tmp_path: Path, tied: bool) -> None:
-    """Half a step of 8 bits of each row's largest value; a mixture of rows errs by no more than the worst of them."""
+    """Rounding errs by at most half a step of 8 bits of a row's largest value; a mixture of rows errs no more."""
     path = make_qwen2(tmp_path, tie_word_embeddings=tied).gguf
     exact_VD = load(path, torch.float32).embed_tokens.weight.detach()
     packed = PackedLlama(load(path, torch.float32), COMPACT)
@@ -129,8 +129,8 @@ def test_compact_embeddings_are_those_of_the_checkpoint_within_rounding(tmp_path
 
 @pytest.mark.parametrize("name", ["gate_up_proj", "down_proj"])
 @torch.inference_mode()
-def test_a_matrix_without_products_in_eight_bits_leaves_the_others_theirs(tmp_path: Path, name: str) -> None:
-    """A weight that is no number fails the test of exactness; what it makes is no number either, and no fault."""
+def test_matrix_without_products_in_eight_bits_does_not_affect_the_others(tmp_path: Path, name: str) -> None:
+    """A NaN weight fails the check for exact products; the outputs that it reaches are NaN, and nothing is raised."""
     model = load(make_llama(tmp_path).gguf, torch.bfloat16)
     layer: Any = model.layers[0]
     getattr(layer, name).weight[0, 0] = float("nan")

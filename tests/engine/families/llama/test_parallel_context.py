@@ -49,7 +49,7 @@ def draw_ids(seed: int, length: int) -> Tensor:
 
 
 def filled_cache(model: DiffusionModel, beside: Tensor) -> PromptCache:
-    """A prompt in two pieces, the second of one token, and a text beside it that is put there between them."""
+    """A prompt encoded in two pieces, the second of one token, and a text beside it, encoded between the pieces."""
     cache = PromptCache(model.config, capacity=4, dtype=model.dtype, device=CPU, parallel_tokens=RESERVED)
     prompt = draw_ids(2, PROMPT)
     model.prefill(prompt[:, :-1], cache)
@@ -93,7 +93,9 @@ def test_continuation_attends_to_both_and_the_prompt_to_itself(
 
 
 @torch.inference_mode()
-def test_canvas_sees_both(model: DiffusionModel, checkpoint: LlamaCheckpoint) -> None:
+def test_canvas_attends_to_the_prompt_and_to_the_text_beside_it(
+    model: DiffusionModel, checkpoint: LlamaCheckpoint
+) -> None:
     beside, canvas = draw_ids(3, BESIDE), draw_ids(4, NEW)
     cache = filled_cache(model, beside)
     ours = model.logits(model.decode(canvas, cache))
@@ -106,7 +108,7 @@ def test_canvas_sees_both(model: DiffusionModel, checkpoint: LlamaCheckpoint) ->
 
 @torch.inference_mode()
 def test_suffix_is_judged_without_its_own_copy(model: DiffusionModel) -> None:
-    """The suffix's first token is predicted by the middle's last, which sees the copy; the others by the suffix."""
+    """The middle's last token attends to the copy and predicts the suffix's first; the suffix predicts the others."""
     prompt_ids = draw_ids(2, PROMPT)[0].tolist()
     branch = Branch(middle_ids=(40,), suffix_ids=(42, 43))
     alone = Branch(middle_ids=(40, 42), suffix_ids=(43,))

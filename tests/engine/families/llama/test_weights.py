@@ -66,7 +66,7 @@ def refusal(path: Path) -> str:
         (2, ["num_hidden_layers"], "lacks model.layers.1.self_attn.q_proj.weight; get the whole model again"),
     ],
 )  # fmt: skip
-def test_bad_configuration_is_one_sentence(
+def test_bad_configuration_is_reported_in_one_sentence(
     checkpoint: LlamaCheckpoint, edit_json: Callable[..., None], value: object, keys: list[str], message: str
 ) -> None:
     edit_json(checkpoint.folder / "config.json", value, *keys)
@@ -84,7 +84,7 @@ def test_bad_configuration_is_one_sentence(
         ("qwen3", ["model_type"], "model_type='qwen3' is not supported"),
     ],
 )
-def test_bad_configuration_of_a_qwen2_is_one_sentence(
+def test_bad_configuration_of_a_qwen2_is_reported_in_one_sentence(
     qwen2: LlamaCheckpoint, edit_json: Callable[..., None], value: object, keys: list[str], message: str
 ) -> None:
     edit_json(qwen2.folder / "config.json", value, *keys)
@@ -102,7 +102,7 @@ def test_scaled_positions_of_an_older_configuration_are_refused(
 
 @pytest.mark.parametrize("kind", ["q", "k", "v"])
 @pytest.mark.parametrize("container", ["folder", "gguf"])
-def test_qwen2_without_a_bias_is_one_sentence(qwen2: LlamaCheckpoint, container: str, kind: str) -> None:
+def test_qwen2_without_a_bias_is_reported_in_one_sentence(qwen2: LlamaCheckpoint, container: str, kind: str) -> None:
     name = f"model.layers.0.self_attn.{kind}_proj.bias"
     if container == "folder":
         tensors = load_file(qwen2.folder / "model.safetensors")
@@ -115,13 +115,13 @@ def test_qwen2_without_a_bias_is_one_sentence(qwen2: LlamaCheckpoint, container:
 
 
 @pytest.mark.parametrize("content", [None, "", "[]", "{", "\x00"])
-def test_damaged_configuration_is_one_sentence(tmp_path: Path, content: str | None) -> None:
+def test_damaged_configuration_is_reported_in_one_sentence(tmp_path: Path, content: str | None) -> None:
     if content is not None:
         (tmp_path / "config.json").write_text(content)
     assert str(tmp_path / "config.json") in refusal(tmp_path)
 
 
-def test_tensor_that_would_be_left_unread_is_one_sentence(checkpoint: LlamaCheckpoint) -> None:
+def test_tensor_that_would_be_left_unread_is_reported_in_one_sentence(checkpoint: LlamaCheckpoint) -> None:
     tensors = load_file(checkpoint.folder / "model.safetensors")
     tensors["model.layers.0.self_attn.rotary_emb.inv_freq"] = torch.ones(8)
     save_file(tensors, checkpoint.folder / "model.safetensors")
@@ -140,7 +140,9 @@ def test_tensor_that_would_be_left_unread_is_one_sentence(checkpoint: LlamaCheck
         ({"qwen2__attention__head_count": 2**30}, "qwen2.attention.head_count=1073741824 must be at most"),
     ],
 )
-def test_bad_metadata_of_a_qwen2_is_one_sentence(qwen2: LlamaCheckpoint, changed: dict[str, Any], message: str) -> None:
+def test_bad_metadata_of_a_qwen2_is_reported_in_one_sentence(
+    qwen2: LlamaCheckpoint, changed: dict[str, Any], message: str
+) -> None:
     assert message in refusal(write_llama_gguf(qwen2.gguf, qwen2.reference, **changed))
 
 
@@ -160,11 +162,13 @@ def test_bad_metadata_of_a_qwen2_is_one_sentence(qwen2: LlamaCheckpoint, changed
         ({"llama__block_count": 2}, "lacks model.layers.1.self_attn.q_proj.weight"),
     ],
 )
-def test_bad_metadata_is_one_sentence(checkpoint: LlamaCheckpoint, changed: dict[str, Any], message: str) -> None:
+def test_bad_metadata_is_reported_in_one_sentence(
+    checkpoint: LlamaCheckpoint, changed: dict[str, Any], message: str
+) -> None:
     assert message in refusal(write_llama_gguf(checkpoint.gguf, checkpoint.reference, **changed))
 
 
-def test_file_without_an_embedding_is_one_sentence(tmp_path: Path) -> None:
+def test_file_without_an_embedding_is_reported_in_one_sentence(tmp_path: Path) -> None:
     assert "lacks token_embd.weight" in refusal(write_gguf(tmp_path / "m.gguf", {"general.architecture": "llama"}, {}))
 
 

@@ -86,7 +86,7 @@ def test_prompt_in_pieces_is_the_prompt_in_one(model: BlockModel, checkpoint: Ma
 
 
 @torch.inference_mode()
-def test_prompt_that_is_cut_back_within_a_block_and_goes_on_otherwise(
+def test_prompt_cut_back_within_a_block_gives_the_logits_of_the_new_prompt(
     model: BlockModel, checkpoint: MaskedCheckpoint
 ) -> None:
     """A keystroke does this: tokens that were computed beside others in their block are computed anew."""
@@ -121,7 +121,9 @@ def test_packed_rows_see_the_prompt_and_themselves(model: BlockModel, checkpoint
 
 
 @torch.inference_mode()
-def test_canvas_after_a_block_of_the_prompt(model: BlockModel, checkpoint: MaskedCheckpoint) -> None:
+def test_decode_after_gives_the_logits_of_prompt_block_and_canvas(
+    model: BlockModel, checkpoint: MaskedCheckpoint
+) -> None:
     prompt, block, canvas = draw_ids(7, 29), draw_ids(8, 6), [MASK, 9]
     cache = prompt_cache(model, prompt)
     hidden = model.decode_after(torch.tensor([block]), torch.tensor([canvas]), cache)

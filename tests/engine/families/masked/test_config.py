@@ -85,7 +85,7 @@ def test_size_of_a_block_comes_from_the_sidecar(tmp_path: Path) -> None:
             assert "family.json" in said and "block_tokens" in said
 
 
-def test_missing_infill_marks_are_one_sentence(tmp_path: Path) -> None:
+def test_missing_infill_marks_are_reported_in_one_sentence(tmp_path: Path) -> None:
     folder = make_masked(tmp_path, "stable-diffcoder", num_hidden_layers=1).folder
     tokenizer = json.loads((folder / "tokenizer.json").read_text())
     edit(folder, "tokenizer.json", added_tokens=[token for token in tokenizer["added_tokens"] if token["id"] != 262])
@@ -113,12 +113,12 @@ def test_resizing_has_its_tokens_and_its_limit(tmp_path: Path) -> None:
         ("<|expand|>", "expand_token_id must be a whole number, not '<|expand|>'"),
     ],
 )
-def test_invalid_expansion_token_is_one_sentence(tmp_path: Path, value: object, message: str) -> None:
+def test_invalid_expansion_token_is_reported_in_one_sentence(tmp_path: Path, value: object, message: str) -> None:
     folder = edit(make_masked(tmp_path, "dreamon", num_hidden_layers=1).folder, expand_token_id=value)
     assert message in refusal(lambda: FAMILY.read_sampler(read_facts(folder), VOCAB_SIZE))
 
 
-def test_missing_expansion_token_is_one_sentence(tmp_path: Path) -> None:
+def test_missing_expansion_token_is_reported_in_one_sentence(tmp_path: Path) -> None:
     folder = make_masked(tmp_path, "dream", num_hidden_layers=1).folder
     (folder / "family.json").write_text(json.dumps({"family": "masked_diffusion", "kind": "dreamon"}))
     said = refusal(lambda: FAMILY.read_sampler(read_facts(folder), VOCAB_SIZE))
@@ -150,7 +150,7 @@ def without_mask(folder: Path) -> None:
     edit(folder, "tokenizer.json", added_tokens=kept)
 
 
-def test_missing_mask_is_one_sentence_before_the_weights_are_read(tmp_path: Path) -> None:
+def test_missing_mask_is_reported_in_one_sentence_before_the_weights_are_read(tmp_path: Path) -> None:
     folder = make_masked(tmp_path, "a2d-qwen3", num_hidden_layers=1).folder
     without_mask(folder)
     (folder / "model.safetensors").unlink()
@@ -168,7 +168,7 @@ def test_missing_mask_is_one_sentence_before_the_weights_are_read(tmp_path: Path
         ("<M>", "mask_token_id must be a whole number, not '<M>'"),
     ],
 )
-def test_invalid_mask_token_is_one_sentence(tmp_path: Path, value: object, message: str) -> None:
+def test_invalid_mask_token_is_reported_in_one_sentence(tmp_path: Path, value: object, message: str) -> None:
     folder = edit(make_masked(tmp_path, "dream", num_hidden_layers=1).folder, mask_token_id=value)
     assert message in refusal(lambda: FAMILY.read_sampler(read_facts(folder), VOCAB_SIZE))
 
@@ -184,7 +184,7 @@ def test_head_in_the_file_overrides_the_configuration(tmp_path: Path, caplog: py
     assert not torch.equal(model.lm_head.weight, model.embed_tokens.weight)
 
 
-def test_missing_head_is_one_sentence(tmp_path: Path) -> None:
+def test_missing_head_is_reported_in_one_sentence(tmp_path: Path) -> None:
     folder = make_masked(tmp_path, "llada", num_hidden_layers=1).folder
     tensors = load_file(folder / "model.safetensors")
     del tensors["model.transformer.ff_out.weight"]
@@ -211,7 +211,9 @@ def test_missing_head_is_one_sentence(tmp_path: Path) -> None:
         ("a2d-qwen2", {"model_type": "a2d-llama", "architectures": []}, "a model of the kind a2d-llama does not have"),
     ],
 )  # fmt: skip
-def test_bad_configuration_is_one_sentence(tmp_path: Path, kind: str, changed: dict[str, Any], message: str) -> None:
+def test_bad_configuration_is_reported_in_one_sentence(
+    tmp_path: Path, kind: str, changed: dict[str, Any], message: str
+) -> None:
     folder = edit(make_masked(tmp_path, kind, num_hidden_layers=1).folder, **changed)
     assert message in refusal(lambda: load(folder))
 
@@ -223,7 +225,9 @@ def test_bad_configuration_is_one_sentence(tmp_path: Path, kind: str, changed: d
         ({}, "is a 'qwen3' model, whose kind of masked diffusion is not known; add a `kind` to family.json"),
     ],
 )
-def test_sidecar_that_names_no_kind_is_one_sentence(tmp_path: Path, sidecar: dict[str, str], message: str) -> None:
+def test_sidecar_that_names_no_kind_is_reported_in_one_sentence(
+    tmp_path: Path, sidecar: dict[str, str], message: str
+) -> None:
     folder = edit(make_masked(tmp_path, "a2d-qwen3", num_hidden_layers=1).folder, model_type="qwen3")
     (folder / "family.json").write_text(json.dumps({"family": "masked_diffusion", **sidecar}))
     assert family_of(read_facts(folder)).name == "masked_diffusion"
@@ -236,7 +240,7 @@ def test_sidecar_makes_a_causal_class_a_kind(tmp_path: Path) -> None:
     assert load(folder).config.has_qk_norm
 
 
-def test_gguf_file_is_one_sentence(tmp_path: Path) -> None:
+def test_gguf_file_is_reported_in_one_sentence(tmp_path: Path) -> None:
     path = write_gguf(tmp_path / "m.gguf", {"general.architecture": "dream"}, {})
     (tmp_path / "m.family.json").write_text('{"family": "masked_diffusion"}')
     assert "GGUF files of masked diffusion cannot be read; choose the model's folder" in refusal(
@@ -254,7 +258,9 @@ def test_gguf_file_is_one_sentence(tmp_path: Path) -> None:
         ({"prefix_tokens": 400}, "prompt and canvas take up to 592 tokens, the model has 512 positions; lower"),
     ],
 )
-def test_format_that_does_not_fit_is_one_sentence(tmp_path: Path, changed: dict[str, object], message: str) -> None:
+def test_format_that_does_not_fit_is_reported_in_one_sentence(
+    tmp_path: Path, changed: dict[str, object], message: str
+) -> None:
     folder = make_masked(tmp_path, "a2d-qwen2", num_hidden_layers=1).folder
     values = {
         "fill_token_id": None, "more_token_id": None, "prefix_token_id": None, "suffix_token_id": None,
@@ -288,7 +294,7 @@ def test_model_without_room_is_refused_before_it_is_read(tmp_path: Path, monkeyp
     assert "the model needs 0.4 GiB" in said and "choose a model with fewer parameters" in said
 
 
-def test_model_is_not_quantised_and_takes_no_adapters(tmp_path: Path) -> None:
+def test_plan_in_a_quantised_format_is_refused(tmp_path: Path) -> None:
     from dgemma_engine.checkpoint.quantization_presets import Format
 
     facts = read_facts(make_masked(tmp_path, "a2d-qwen2", num_hidden_layers=1).folder)

@@ -38,7 +38,7 @@ def test_read_without_file_and_variable_has_none() -> None:
         (f"{ONE}ü\n", "line 1: a key must be"),
     ],
 )
-def test_read_of_a_bad_file_says_which_line_and_quotes_nothing(tmp_path: Path, text: str, problem: str) -> None:
+def test_read_of_a_bad_file_names_the_line_and_quotes_nothing(tmp_path: Path, text: str, problem: str) -> None:
     path = tmp_path / "keys"
     path.write_text(text, encoding="utf-8")
     with pytest.raises(WrongUsage, match=problem) as caught:
@@ -52,19 +52,19 @@ def test_read_of_a_key_with_a_line_end_inside_is_refused() -> None:
 
 
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-32"])
-def test_read_takes_what_windows_writes(tmp_path: Path, encoding: str) -> None:
+def test_read_accepts_the_encodings_that_windows_writes(tmp_path: Path, encoding: str) -> None:
     path = tmp_path / "keys"
     path.write_text(f"laptop {ONE}\r\n", encoding=encoding)
     assert ApiKeys.read(path, {}).name_of(bearer(ONE)) == "laptop"
 
 
-def test_read_of_what_is_no_text_says_so(tmp_path: Path) -> None:
+def test_read_refuses_a_file_that_is_no_text(tmp_path: Path) -> None:
     path = tmp_path / "keys"
     path.write_bytes(ONE.encode("utf-16-le"))
     with pytest.raises(WrongUsage, match=r"cannot be read \(it is not text in UTF-8"):
         ApiKeys.read(path, {})
 
 
-def test_read_of_a_missing_file_says_so(tmp_path: Path) -> None:
+def test_read_refuses_a_missing_file(tmp_path: Path) -> None:
     with pytest.raises(WrongUsage, match="cannot be read"):
         ApiKeys.read(tmp_path / "none", {})

@@ -85,7 +85,7 @@ async def test_body_of_another_type_is_refused(kind: str) -> None:
 @pytest.mark.parametrize(
     "kind", ["application/json", "Application/JSON; charset=UTF-8", 'application/json;charset="utf-8"']
 )
-async def test_json_in_utf8_is_taken(kind: str) -> None:
+async def test_json_in_utf8_is_accepted(kind: str) -> None:
     async with running_server() as server:
         assert (await server.post("/infill", BODY, Content_Type=kind)).status == 200
 
@@ -135,7 +135,7 @@ async def test_no_key_or_a_wrong_one_is_refused(headers: dict[str, str]) -> None
     assert server.engine.contexts == []
 
 
-async def test_dummy_key_does_no_harm_where_none_is_needed() -> None:
+async def test_dummy_key_is_ignored_where_none_is_needed() -> None:
     async with running_server() as server:
         assert (await server.post("/infill", BODY, Authorization="Bearer undefined")).status == 200
 
@@ -170,7 +170,9 @@ async def test_body_that_ends_early_reaches_no_engine() -> None:
     assert len(engine.contexts) == 1
 
 
-async def test_fault_in_a_handler_is_a_sentence_and_its_log_has_no_text(caplog: pytest.LogCaptureFixture) -> None:
+async def test_fault_in_a_handler_is_answered_with_500_and_its_log_has_no_text(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     async with running_server() as server:
         reply = await server.post("/infill", {"input_prefix": "secret CRASH", "input_suffix": ""})
         again = await server.post("/infill", BODY)
@@ -199,7 +201,7 @@ async def test_body_of_a_get_has_the_same_limit(is_declared: bool) -> None:
 
 
 @pytest.mark.parametrize("method", ["GET", "POST"])
-async def test_client_that_leaves_is_no_fault(method: str, caplog: pytest.LogCaptureFixture) -> None:
+async def test_client_that_disconnects_is_not_logged(method: str, caplog: pytest.LogCaptureFixture) -> None:
     async with running_server() as server:
         _reader, writer = await server.open()
         writer.write(server.head(method, "/health", b"x" * 100) + b"x" * 10)

@@ -13,7 +13,7 @@ IMPATIENT = replace(FREE_PORT, receive_s=0.1)
 
 
 @pytest.mark.parametrize("num_bytes", [0, 10, 100_000])
-async def test_request_that_does_not_arrive_is_ended(num_bytes: int) -> None:
+async def test_request_that_does_not_arrive_in_time_gets_408(num_bytes: int) -> None:
     async with running_server(settings=IMPATIENT) as server:
         whole = server.head("POST", "/infill", BODY) + BODY
         reader, writer = await server.open()
@@ -149,7 +149,7 @@ async def test_half_a_request_after_a_whole_one_is_ended(is_whole_head: bool) ->
     assert len(server.engine.contexts) == 1
 
 
-async def test_early_refusal_is_read_and_nothing_follows_it() -> None:
+async def test_refusal_before_the_body_arrives_and_closes_the_connection() -> None:
     async with running_server(settings=replace(FREE_PORT, receive_s=0.5)) as server:
         large = b"x" * 3_000_000
         head = server.head("POST", "/infill", large, Content_Type="text/plain", Connection="keep-alive")

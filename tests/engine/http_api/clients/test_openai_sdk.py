@@ -93,7 +93,7 @@ async def test_request_above_the_limit_is_a_rate_limit_error_that_is_not_retried
         await until(lambda: engine.num_cancelled == 1)
 
 
-async def test_key_is_needed_and_taken(tmp_path: Path) -> None:
+async def test_key_is_needed_and_accepted(tmp_path: Path) -> None:
     file = tmp_path / "keys"
     file.write_text(KEY)
     file.chmod(0o600)

@@ -40,7 +40,7 @@ def test_locate_keeps_the_beginning_of_a_moving_window(prefixes: list[str]) -> N
         assert len(sent[-1]) >= min(len(prefix), 512) and len(sent[-1]) >= len(prefix) // 2
     assert len(keys) == 1
     encoded = [len(new) - common(old, new) for old, new in itertools.pairwise(sent)]
-    # At most keys only the typed characters are new; where the beginning of the window moves, all of it is.
+    # After most keys only the typed characters are new; where the beginning of the window moves, the whole window is.
     assert sorted(encoded)[len(encoded) // 2] <= 2
     assert sum(num > 100 for num in encoded) <= len(encoded) // 100
 

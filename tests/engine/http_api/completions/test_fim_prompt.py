@@ -55,7 +55,7 @@ def test_parse_fim_reads_the_files_of_codestral_within_the_prefix() -> None:
     assert [(one.path, one.text) for one in found.snippets] == [("a.py", "A = 1\n\n")]
 
 
-def test_parse_fim_takes_unmarked_text_before_the_template_as_of_another_file() -> None:
+def test_parse_fim_reads_unmarked_text_before_the_template_as_a_snippet() -> None:
     found = parse_fim(f"  # helpers\n<fim_prefix>{P}<fim_suffix>{S}<fim_middle>")
     assert found is not None
     assert [(one.path, one.text) for one in found.snippets] == [("", "  # helpers\n")]

@@ -11,7 +11,7 @@ BODY: dict[str, Any] = {"model": "codestral-latest", "prompt": "x = ", "suffix":
 
 
 @pytest.mark.parametrize("path", ["/v1/fim/completions", "/fim/completions"])
-async def test_text_is_there_for_clients_of_mistral_and_of_inception(path: str) -> None:
+async def test_text_is_in_the_fields_that_clients_of_mistral_and_of_inception_read(path: str) -> None:
     async with running_server() as server:
         reply = await server.post(path, BODY | {"random_seed": 7, "min_tokens": None, "temperature": 0.2})
     body = reply.json
@@ -55,7 +55,7 @@ async def test_stop_word_cuts_the_text() -> None:
     assert (choice["message"]["content"], choice["finish_reason"]) == ("alpha", "stop")
 
 
-async def test_limit_is_named() -> None:
+async def test_text_that_was_cut_finishes_with_length() -> None:
     engine = AnsweringEngine()
     engine.is_cut = True
     async with running_server(engine) as server:

@@ -44,7 +44,7 @@ async def test_segments_are_the_question_and_candidates_the_choices() -> None:
     assert context.snippets[-1].path == "lib/d.py" and context.max_middle_tokens == 256
 
 
-async def test_few_segments_suffice() -> None:
+async def test_segments_other_than_the_prefix_are_optional() -> None:
     body = {"language": "unknown", "segments": {"prefix": "x = ", "suffix": None, "clipboard": ""}}
     async with running_server() as server:
         reply = await server.post("/v1/completions", body)
@@ -110,7 +110,7 @@ async def test_health_names_the_model_and_nothing_of_the_machine() -> None:
     assert (loading.status, loading.json["error"]["message"]) == (503, "Loading model")
 
 
-async def test_events_are_taken_with_an_empty_answer() -> None:
+async def test_events_get_an_empty_answer() -> None:
     body = {"type": "view", "completion_id": "cmpl-1", "choice_index": 0, "view_id": "v", "elapsed": 250}
     async with running_server() as server:
         reply = await server.post("/v1/events?select_kind=line", body)

@@ -108,10 +108,10 @@ def test_suffix_changes_the_states(adapted: AdaptedBase, samples: list[Sample], 
     assert (states(samples) - states(alone)).abs().max() > 0.01
 
 
-def test_only_the_factors_get_gradients_and_they_are_right(
+def test_only_the_factors_get_gradients_and_finite_differences_agree(
     adapted: AdaptedBase, samples: list[Sample], config: AdaptConfig
 ) -> None:
-    """Compares with finite differences of the loss; the encoder stays fixed."""
+    """Compares with finite differences of the loss; the merged weights that encode the texts stay fixed."""
     batch = SampleBatch.of(samples, reserved=config.samples.suffix_tokens, device=CPU)
 
     def loss() -> Tensor:

@@ -155,7 +155,7 @@ def test_without_matplotlib_there_are_figures_but_no_plots(
         (["{model}", "{tree}", "--plots", "{model}/infill.json/x"], 1, "cannot be written"),
     ],
 )
-def test_faults_are_one_line_before_the_model_is_loaded(
+def test_faults_are_reported_in_one_line_before_the_model_is_loaded(
     options: list[str],
     code: int,
     message: str,

@@ -80,7 +80,7 @@ def test_a_corpus_gives_its_held_out_split(tmp_path: Path) -> None:
         assert sample.task.filled(sample.task.middle).partition("_")[0].removeprefix("def ") in held_out
 
 
-def test_hole_files_are_taken_as_they_are_but_for_empty_middles(tmp_path: Path) -> None:
+def test_hole_files_are_read_unchanged_except_for_empty_middles(tmp_path: Path) -> None:
     path = hole_file(tmp_path / "h.jsonl", {}, {"task_id": "b", "middle": " "}, {"task_id": "c", "prefix": "y = "})
     samples = draw(path)
     assert [(sample.hole, sample.task.kind) for sample in samples.holes] == [
@@ -90,7 +90,7 @@ def test_hole_files_are_taken_as_they_are_but_for_empty_middles(tmp_path: Path) 
     assert samples.num_files == samples.num_files_at_hand == 2
 
 
-def test_holes_of_one_path_or_of_one_text_are_of_one_file(tmp_path: Path, tree: Path) -> None:
+def test_holes_of_one_path_or_of_one_text_count_as_one_file(tmp_path: Path, tree: Path) -> None:
     parts = hole_file(tmp_path / "p.jsonl", {"path": "a.py"}, {"task_id": "b", "path": "a.py", "prefix": "other = "})
     assert draw(parts).num_files == 1
     text = (tree / "package" / "aname.py").read_text()

@@ -55,7 +55,7 @@ def test_the_first_candidate_is_the_one_with_the_highest_held_out_probability() 
     assert fit.points[0].coverage == pytest.approx(0.9)
 
 
-def test_predictions_come_from_weights_that_did_not_see_the_file() -> None:
+def test_predictions_come_from_weights_fitted_without_the_file() -> None:
     # Each file has its own feature, which determines its labels and no others.
     holes: list[JudgedHole] = []
     for number in range(200):

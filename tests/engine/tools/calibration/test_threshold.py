@@ -7,7 +7,7 @@ from dgemma_engine.tools.calibration.threshold import CoveragePoint, choose_thre
 
 
 def curve() -> tuple[CoveragePoint, ...]:
-    """Ten holes; at and above 0.9, 0.8, ... are right 1/1, 1/2, 2/3, 3/4, 3/5, 3/6, 3/7, 3/8, 3/9, 3/10."""
+    """Ten holes; of those at or above 0.9, 0.8, ... are right 1/1, 1/2, 2/3, 3/4, 3/5, 3/6, 3/7, 3/8, 3/9, 3/10."""
     predictions = [0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1, 0.05]
     return coverage_curve(predictions, [1, 0, 1, 1, 0, 0, 0, 0, 0, 0])
 

@@ -31,7 +31,7 @@ def test_insides_are_between_brackets_of_code(text: str, language: str, expected
     assert insides(text, language) == expected
 
 
-def test_prose_is_comments_and_docstrings_but_not_strings() -> None:
+def test_prose_is_comments_and_triple_quoted_strings_but_no_other_strings() -> None:
     text = 'x = "a"  # why\ndef f():\n    """Says."""\n    return """a\nb"""\n'
     assert prose(text) == ["# why", '"""Says."""', '"""a\nb"""']
     assert prose("/* a\n b */ x = '#'; // c\n", "c") == ["/* a\n b */", "// c"]

@@ -185,7 +185,7 @@ def test_execute_without_tests_is_reported(
         (["{holes}", "--model", "{tmp}/none"], MISSING_MODEL),
     ],
 )
-def test_faults_are_one_line(
+def test_faults_are_reported_in_one_line(
     options: list[str],
     message: str,
     engine: TableEngine,

@@ -191,7 +191,7 @@ def test_script_that_cannot_confine_reports_it_and_does_not_run_the_file(tmp_pat
 
 
 @pytest.mark.parametrize("limits", [{"seconds": 0}, {"num_bytes": 1_000}])
-def test_limits_must_leave_something(limits: dict[str, int]) -> None:
+def test_limits_that_are_too_low_are_refused(limits: dict[str, int]) -> None:
     ((name, value),) = limits.items()
     with pytest.raises(ValueError, match=rf"self.{name}={value} must be at least"):
         Limits(**limits)

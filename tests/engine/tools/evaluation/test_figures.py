@@ -109,7 +109,7 @@ def test_comparison_is_paired() -> None:
     assert found.ratio_ci[0] < 1.1 < found.ratio_ci[1]
 
 
-def test_comparison_with_nothing_has_no_ratio() -> None:
+def test_comparison_with_a_mean_of_zero_has_no_ratio() -> None:
     found = compare_means([0.0, 0.0], [1.0, 0.0], seed=0)
     assert (found.ratio, found.ratio_ci, found.difference) == (None, None, 0.5)
     sometimes_nothing = compare_means([1.0, 0.0], [1.0, 0.0], seed=0)

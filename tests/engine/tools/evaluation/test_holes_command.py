@@ -133,7 +133,7 @@ def test_the_best_window_of_the_most_related_file_comes_last() -> None:
         (["{tree}", "--out", "{tmp}/none/h.jsonl"], "cannot be written (No such file or directory)"),
     ],
 )
-def test_faults_are_one_line(
+def test_faults_are_reported_in_one_line(
     options: list[str], message: str, tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     filled = [option.format(tmp=tmp_path, tree=tree) for option in options]

@@ -44,7 +44,7 @@ def test_canvas_begins_with_the_line_of_the_first_free_token(tokenizer: TaskToke
     assert canvas.opening_ids == tuple(ids("ab")) and canvas.head_ids == tuple(ids("d"))
 
 
-def test_a_row_that_begins_and_ends_free(tokenizer: TaskTokenizer, backend: Tokenizer) -> None:
+def test_row_that_begins_and_ends_free_has_no_opening_and_no_head(tokenizer: TaskTokenizer, backend: Tokenizer) -> None:
     canvas = tokenizer.tokens(row(("free", "a"), ("given", "+"), ("free", "b"))).canvas_row(0)
     assert (canvas.opening_ids, canvas.between, canvas.head_ids) == ((), ((1, tuple(backend.encode("+"))),), ())
     assert tokenizer.tokens(row(("free", "ab"))).canvas_row(0).positions() == [None, None]

@@ -24,7 +24,7 @@ def test_orthogonalise_treats_a_stack_matrix_by_matrix() -> None:
         torch.testing.assert_close(orthogonalise(stack)[index], orthogonalise(stack[index]), atol=0.02, rtol=0.02)
 
 
-def test_zero_gradient_changes_nothing() -> None:
+def test_orthogonalise_of_zeros_is_finite() -> None:
     assert orthogonalise(torch.zeros(4, 4)).isfinite().all()
 
 

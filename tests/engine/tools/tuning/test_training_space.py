@@ -18,7 +18,7 @@ from tests.engine.tools.tuning.conftest import KnowingEngine, MakeTuner
 Usage = namedtuple("Usage", ["total", "used", "free"])
 
 
-def let_free(monkeypatch: pytest.MonkeyPatch, num_bytes: int) -> None:
+def set_free_space(monkeypatch: pytest.MonkeyPatch, num_bytes: int) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda _path: Usage(10**12, 0, num_bytes))
 
 
@@ -53,14 +53,14 @@ def test_full_disk_is_refused_before_anything_is_measured(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     needed = disk_bytes(TunedBase.of(base), 4)
-    let_free(monkeypatch, needed - 1)
+    set_free_space(monkeypatch, needed - 1)
     sentence = (
         r"training: \d+ MB are needed there while it trains, and \d+ MB are free; free some space, then start again$"
     )
     with pytest.raises(TrainingError, match=sentence):
         make_tuner().run(resume=False)
     assert engines["before"].num_asked == 0 and list(store.folder.iterdir()) == []
-    let_free(monkeypatch, needed)
+    set_free_space(monkeypatch, needed)
     assert make_tuner().run(resume=False).installed is not None
 
 
@@ -75,5 +75,5 @@ def test_existing_files_count_towards_the_space(
     folder = store.training_folder(repository).path
     folder.mkdir(parents=True)
     (folder / "curve.jsonl").write_bytes(bytes(1_000))
-    let_free(monkeypatch, disk_bytes(TunedBase.of(base), 4) - 1_000)
+    set_free_space(monkeypatch, disk_bytes(TunedBase.of(base), 4) - 1_000)
     assert make_tuner().run(resume=True).installed is not None

@@ -190,7 +190,7 @@ def stop_it(monkeypatch: pytest.MonkeyPatch, base: Path, repository: Path, *opti
     ("options", "remedy"),
     [((), "go on with --resume"), (("--resume-if-possible",), "go on with the same command")],
 )
-def test_interrupted_tuning_is_one_sentence_and_its_exit_code_that_of_an_interrupt(
+def test_interrupted_tuning_exits_with_130_and_one_sentence(
     base: Path,
     repository: Path,
     engines: dict[str, KnowingEngine],

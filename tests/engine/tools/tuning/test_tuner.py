@@ -329,7 +329,7 @@ def full(*_arguments: object, **_options: object) -> None:
         "dgemma_engine.repository_adapters.training_folder.open_private",
     ],
 )
-def test_full_disk_is_one_sentence_and_keeps_the_old_adapter(
+def test_full_disk_is_reported_in_one_sentence_and_keeps_the_old_adapter(
     make_tuner: MakeTuner,
     engines: Engines,
     store: AdapterStore,
@@ -361,7 +361,7 @@ def test_adapter_that_is_too_large_for_the_store_changes_nothing(
     assert installed(store, repository) == old
 
 
-def test_second_process_is_told_to_wait(make_tuner: MakeTuner, store: AdapterStore, repository: Path) -> None:
+def test_tuning_by_another_process_is_reported(make_tuner: MakeTuner, store: AdapterStore, repository: Path) -> None:
     folder = store.training_folder(repository).path
     folder.mkdir(parents=True)
     descriptor = open_private(folder / "lock", os.O_RDWR | os.O_CREAT)

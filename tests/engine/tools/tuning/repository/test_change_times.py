@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from dgemma_engine.tools.tuning.repository.change_times import change_times
 
-needs_git = pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
+needs_git = pytest.mark.skipif(shutil.which("git") is None, reason="no git; not checked: times of commits")
 
 
 def git(folder: Path, *arguments: str, at_s: int = 0) -> None:

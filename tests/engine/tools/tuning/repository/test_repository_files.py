@@ -104,7 +104,7 @@ def test_private_file_is_never_opened(tmp_path: Path, monkeypatch: pytest.Monkey
     assert opened == ["b.py"]
 
 
-@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes: not checked")
 def test_pipe_is_left_out(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "a.py")
     assert read(tmp_path).left_out == {"too small or too large": 1}
