@@ -7,9 +7,10 @@ import torch
 import torch.nn.functional as F
 from dgemma_kernels.packing import cpu, few_bits
 from dgemma_kernels.packing.cpu import PackedGate, PackedMatrix
-from dgemma_kernels.packing.few_bits import RowWeights
+from dgemma_kernels.packing.few_bits import RowWeights, Unmerged
 from dgemma_kernels.packing.tables import DenseTable, EightBitTable
 
+from tests.four_bit_weights import evenly_spaced
 from tests.rounding import LIKELY, gated_error, product_error, unit_roundoff
 
 pytestmark = pytest.mark.numerical
@@ -49,6 +50,64 @@ def test_products(layout: str, dtype: torch.dtype, shape: tuple[int, int, int]) 
     within(PackedMatrix(weight)(x), exact, product_error(x, weight))
     gated = F.gelu(exact, approximate="tanh") * F.linear(x.double(), other.double())
     within(PackedGate(weight, other)(x), gated, gated_error(x, weight, other))
+
+
+def merged_in_four_bits(dtype: torch.dtype) -> tuple[torch.Tensor, Unmerged]:
+    """Returns a weight [96, 192] with an adapter of rank 5 merged into it; the base has 16 values in each group."""
+    base = evenly_spaced(draw(96, 192) / 8).to(dtype)
+    unmerged = Unmerged(base_OI=base, a_RI=draw(5, 192) / 8, b_OR=draw(96, 5) / 4)
+    return (base.float() + unmerged.b_OR @ unmerged.a_RI).to(dtype), unmerged
+
+
+def unmerged_error(x: torch.Tensor, unmerged: Unmerged) -> torch.Tensor:
+    """Bounds the error of one row's product with a base in 4 bits, and factors in 8, [N, O]."""
+    base, a, b = unmerged.base_OI, unmerged.a_RI, unmerged.b_OR
+    # Scale and least value of a group have eight significant bits in bfloat16; inputs are not rounded to 8 bits.
+    base_error = LIKELY * 2**-7 * base.double().abs().max() * x.double().norm(dim=1, keepdim=True)
+    exact_levels, u = 2**20, unit_roundoff(torch.bfloat16)
+    reduced = x.double() @ a.double().t()
+    reduced_error = int8_error(x, a, exact_levels) + u * reduced.abs()
+    added = reduced @ b.double().t()
+    added_error = reduced_error @ b.double().abs().t() + int8_error(reduced, b, exact_levels) + u * added.abs()
+    return base_error + added_error + 2 * u * (x.double() @ base.double().t()).abs()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("int8", [False, True])
+def test_one_row_reads_the_base_of_a_merged_weight_and_the_factors(dtype: torch.dtype, int8: bool) -> None:
+    weight, unmerged = merged_in_four_bits(dtype)
+    matrix = PackedMatrix(weight, RowWeights.INT4, int8=int8, unmerged=unmerged)
+    if not PackedMatrix(unmerged.base_OI, RowWeights.INT4).few_bits.row_bits:
+        pytest.skip("this torch has no copy for one row")
+    assert matrix.few_bits.row_bits == 4 and matrix.few_bits.has_row_factors
+    x = draw(1, 192).bfloat16()
+    base = F.linear(x.double(), unmerged.base_OI.double())
+    exact = base + x.double() @ (unmerged.b_OR.double() @ unmerged.a_RI.double()).t()
+    error = unmerged_error(x, unmerged)
+    assert ((matrix(x.to(dtype)).double() - exact).abs() <= error).all()
+    assert ((base - exact).abs() > 2 * error).any()
+    gate = PackedGate(weight[:48], weight[48:], "silu", RowWeights.INT4, int8=int8, unmerged=unmerged)
+    parts = matrix(x.to(dtype)).double().chunk(2, 1)
+    gated = gate(x.to(dtype)).double()
+    assert (gated - F.silu(parts[0]) * parts[1]).abs().max() <= 16 * unit_roundoff(torch.bfloat16) * gated.abs().max()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_more_rows_read_the_merged_weight(dtype: torch.dtype) -> None:
+    weight, unmerged = merged_in_four_bits(dtype)
+    matrix, x = PackedMatrix(weight, RowWeights.INT4, unmerged=unmerged), draw(2, 192).to(dtype)
+    within(matrix(x), F.linear(x.double(), weight.double()), product_error(x, weight))
+
+
+def test_one_row_reads_the_merged_weight_of_a_base_that_four_bits_do_not_hold() -> None:
+    weight, unmerged = merged_in_four_bits(torch.bfloat16)
+    other = Unmerged(base_OI=draw(96, 192).bfloat16(), a_RI=unmerged.a_RI, b_OR=unmerged.b_OR)
+    found = PackedMatrix(weight, RowWeights.INT4, unmerged=other).few_bits
+    alone = PackedMatrix(weight, RowWeights.INT4).few_bits
+    assert not found.has_row_factors and found.row_bits == alone.row_bits != 4
+    if found.row_bits:
+        x = draw(1, 192).bfloat16()
+        assert torch.equal(found(x), alone(x))
 
 
 def test_rows_of_a_wider_tensor(layout: str) -> None:

@@ -7,6 +7,7 @@ trained to fill that way, and ends a middle itself.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import prod
 
 import torch
@@ -111,7 +112,8 @@ class LlamaFamily:
             dtype=weight_dtype(options.device),
             products=lambda num_values: _products(facts, num_values),
             four_bit_values=_four_bit_values(facts.gguf),
-            adapter_rank=_canvas_rank(facts),
+            adapter_rank=_rank(Adapters.find(facts.path).canvas),
+            merged_rank=_rank(Adapters.find(facts.path).causal),
         )
 
     def load_model(self, facts: CheckpointFacts, options: LoadOptions) -> DiffusionModel:
@@ -119,8 +121,13 @@ class LlamaFamily:
         device = options.device
         ops = Ops.of_device(device) if options.ops is None else options.ops
         model = load_llama(facts.path, ops, device=device, dtype=weight_dtype(device), report=options.report)
-        adapt(model, Adapters.find(facts.path))
-        return PackedLlama(model, _products(facts, num_values_of(model))) if packs(device) else model
+        adapters = Adapters.find(facts.path)
+        if not packs(device):
+            adapt(model, adapters)
+            return model
+        causal = None if adapters.causal is None else adapters.causal.tensors(model.config)
+        adapt(model, replace(adapters, causal=None))
+        return PackedLlama(model, _products(facts, num_values_of(model)), causal)
 
     def load_adapter(self, facts: CheckpointFacts, model: DiffusionModel, stored: RepositoryAdapter) -> ModelAdapter:
         """See `Family.load_adapter`."""
@@ -149,9 +156,8 @@ def packs(device: torch.device) -> bool:
 
 
 def _products(facts: CheckpointFacts, num_values: int) -> ProductKinds:
-    """Returns what products read on a processor; weights with an adapter merged into them are not the stored ones."""
-    is_merged = Adapters.find(facts.path).causal is not None
-    return product_kinds(num_values=num_values, in_four_bits=bool(_four_bit_values(facts.gguf)) and not is_merged)
+    """Returns what products read on a processor."""
+    return product_kinds(num_values=num_values, in_four_bits=_four_bit_values(facts.gguf) > 0)
 
 
 def _four_bit_values(gguf: GgufFile | None) -> int:
@@ -160,7 +166,6 @@ def _four_bit_values(gguf: GgufFile | None) -> int:
     return sum(prod(info.shape) for info in infos if info.type.name in _FOUR_BITS)
 
 
-def _canvas_rank(facts: CheckpointFacts) -> int:
-    """Returns the rank of the canvas adapter, 0 without one; also for a model that is not there yet."""
-    canvas = Adapters.find(facts.path).canvas
-    return 0 if canvas is None else canvas.rank
+def _rank(adapter: Adapter | None) -> int:
+    """Returns the rank of an adapter, 0 without one."""
+    return 0 if adapter is None else adapter.rank

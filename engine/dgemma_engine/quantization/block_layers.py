@@ -16,7 +16,13 @@ from dataclasses import dataclass, fields, replace
 
 import torch
 import torch.nn.functional as F
-from dgemma_kernels.packing.few_bits import GROUP, expanded_four_bits, four_bit_product, four_bit_tile, packed_four_bits
+from dgemma_kernels.packing.four_bits import (
+    GROUP,
+    expanded_four_bits,
+    four_bit_product,
+    four_bit_tile,
+    packed_four_bits,
+)
 from dgemma_kernels.reference.plain import experts_by_product
 from torch import Tensor, nn
 
@@ -35,9 +41,9 @@ class FourBitMatrix:
     """A weight [O, I] in 4 bits; few inputs are rounded to bfloat16.
 
     Attributes:
-        codes: see `few_bits.packed_four_bits`.
+        codes: see `four_bits.packed_four_bits`.
         scales: likewise.
-        tile_rows: see `few_bits.four_bit_tile`.
+        tile_rows: see `four_bits.four_bit_tile`.
     """
 
     codes: Tensor

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dgemma_kernels.packing.few_bits import PACKED_ROWS, FewBitMatrix, RowWeights
+from dgemma_kernels.packing.few_bits import PACKED_ROWS, FewBitMatrix, RowWeights, Unmerged
 
 # Most rows, and the multiple to which that many are padded. One row, a single token, is not padded: 16 rows take 1.6
 # times as long. Above that the time grows with every row, or with every 16 where the processor has matrix units.
@@ -46,14 +46,22 @@ class PackedMatrix(nn.Module):
         weight_OI: on a processor, bfloat16 or float32; not read again.
         row: what products with one row read.
         int8: whether all others read 8 bits.
+        unmerged: see `FewBitMatrix`.
 
     Attributes:
         few_bits: the products that read few bits.
     """
 
-    def __init__(self, weight_OI: Tensor, row: RowWeights = RowWeights.DENSE, *, int8: bool = False) -> None:
+    def __init__(
+        self,
+        weight_OI: Tensor,
+        row: RowWeights = RowWeights.DENSE,
+        *,
+        int8: bool = False,
+        unmerged: Unmerged | None = None,
+    ) -> None:
         super().__init__()
-        self.few_bits = FewBitMatrix(weight_OI, row, int8=int8)
+        self.few_bits = FewBitMatrix(weight_OI, row, int8=int8, unmerged=unmerged)
         self.is_packed, self.weight = False, torch.empty(0)
         if self.few_bits.input_levels == 0:
             packed = _pack(weight_OI) if weight_OI.dtype is torch.bfloat16 else None
@@ -76,6 +84,7 @@ class PackedGate(nn.Module):
         activation: `gelu` in its tanh form, or `silu`.
         row: what products with one row read.
         int8: whether all others read 8 bits.
+        unmerged: see `FewBitMatrix`; of gate and up side by side.
 
     Attributes:
         few_bits: the products that read few bits, of gate and up side by side.
@@ -89,11 +98,13 @@ class PackedGate(nn.Module):
         row: RowWeights = RowWeights.DENSE,
         *,
         int8: bool = False,
+        unmerged: Unmerged | None = None,
     ) -> None:
         super().__init__()
         self.is_gelu = activation == "gelu"
         is_dense = row is RowWeights.DENSE and not int8
-        self.few_bits = FewBitMatrix(gate_OI if is_dense else torch.cat((gate_OI, up_OI)), row, int8=int8)
+        both_OI = gate_OI if is_dense else torch.cat((gate_OI, up_OI))
+        self.few_bits = FewBitMatrix(both_OI, row, int8=int8, unmerged=unmerged)
         self.is_packed, self.gate, self.up = False, torch.empty(0), torch.empty(0)
         if self.few_bits.input_levels == 0:
             gate, up = _pack(gate_OI), _pack(up_OI)

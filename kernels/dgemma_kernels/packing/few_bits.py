@@ -3,7 +3,7 @@
 Packing a matrix tests whether this torch and processor can compute its products, and exactly. TorchScript can compile
 the products.
 
-Shape legend: N rows, I input width, O output width.
+Shape legend: N rows, I input width, O output width, R rank.
 """
 
 from __future__ import annotations
@@ -15,21 +15,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dgemma_kernels.packing.four_bits import GROUP, four_bit_product, packed_four_bits
+
 # The layout is chosen for about as many rows as a canvas has.
 PACKED_ROWS = 64
-# Inputs that share a scale in a 4-bit weight.
-GROUP = 32
 # Greatest distance from one of its 16 values that counts as none, in steps between them: what expansion rounds off, and
 # at most what rounding to bfloat16 adds.
 _OFF_GRID, _MOST_OFF_GRID = 0.01, 0.2
 # Values converted at once.
 _PIECE_VALUES = 2**17
-# Values of packed codes expanded at once: 4 million take 2.0 ms of an EPYC core, 3.2 ms in pieces of 2**17.
-_EXPANDED_VALUES = 2**19
 # Of a row that reads a copy: in float32 these products are not vectorised.
 _ROW_DTYPE = torch.bfloat16
-# Outputs that torch's kernels for 512 and 256 bits pack together.
-_TILE_ROWS = (64, 32)
+# The product of one row with weights in 8 bits reads so many inputs at once: of a width that is no multiple of it, it
+# would read beyond the matrix.
+VECTOR_INPUTS = 32
 # Largest whole numbers that inputs of products in 8 bits are rounded to: the first that the processor is exact with.
 INPUT_LEVELS = (127, 63)
 
@@ -68,6 +67,21 @@ COMPACT = ProductKinds(row=RowWeights.DENSE, int8_mlp=True, is_compact=True)
 """Where 8 bits are not exact on a processor, its products read dense weights."""
 
 
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class Unmerged:
+    """What a weight with a low-rank adapter merged into it is the sum of: `base + b @ a`.
+
+    Attributes:
+        base_OI: in the weight's dtype.
+        a_RI: from the inputs, float32.
+        b_OR: to the outputs, float32.
+    """
+
+    base_OI: Tensor
+    a_RI: Tensor
+    b_OR: Tensor
+
+
 class FewBitMatrix(nn.Module):
     """The products of one weight that read it in few bits.
 
@@ -75,17 +89,23 @@ class FewBitMatrix(nn.Module):
         weight_OI: on a processor, bfloat16 or float32; not read again.
         row: what products with one row read.
         int8: whether those with more read 8 bits.
+        unmerged: of a weight that an adapter was merged into, which has more than 16 values in a group. Where `row` is
+            INT4 and the base was stored in 4 bits, products with one row read the base, and the factors in 8 bits.
 
     Attributes:
         row_bits: of the copy for one row; 0 without one.
+        has_row_factors: whether the copy for one row is the base's, with the factors beside it.
         input_levels: what inputs of products with more rows are rounded to at most; 0 where those read no 8 bits.
     """
 
-    def __init__(self, weight_OI: Tensor, row: RowWeights, *, int8: bool) -> None:
+    def __init__(self, weight_OI: Tensor, row: RowWeights, *, int8: bool, unmerged: Unmerged | None = None) -> None:
         super().__init__()
         none = torch.empty(0)
-        copy = _row_copy(weight_OI.detach(), row)
+        parts = None if unmerged is None or row is not RowWeights.INT4 else _row_parts(unmerged)
+        copy, factors = (_row_copy(weight_OI.detach(), row), None) if parts is None else parts
         self.row_bits, self._row_codes, self._row_scales = (0, none, none) if copy is None else copy
+        self.has_row_factors = factors is not None
+        self._a_codes, self._a_scales, self._b_codes, self._b_scales = (none,) * 4 if factors is None else factors
         whole = _all_in_eight_bits(weight_OI) if int8 else None
         self._codes, self._scales_O, self._zeros_O, self.input_levels = (
             (none, none, none, 0) if whole is None else whole
@@ -101,81 +121,12 @@ class FewBitMatrix(nn.Module):
             return int8_product(x_NI, self._codes, self._scales_O, self._zeros_O, self.input_levels)
         row_1I = x_NI.to(self._row_scales.dtype)
         if self.row_bits == 4:
-            return four_bit_product(row_1I, self._row_codes, self._row_scales).to(x_NI.dtype)
+            product_1O = four_bit_product(row_1I, self._row_codes, self._row_scales).to(x_NI.dtype)
+            if self.has_row_factors:
+                reduced_1R = torch.ops.aten._weight_int8pack_mm(row_1I, self._a_codes, self._a_scales)
+                product_1O.add_(torch.ops.aten._weight_int8pack_mm(reduced_1R, self._b_codes, self._b_scales))
+            return product_1O
         return torch.ops.aten._weight_int8pack_mm(row_1I, self._row_codes, self._row_scales).to(x_NI.dtype)
-
-
-def packed_four_bits(codes_OI: Tensor, step_OG: Tensor, least_OG: Tensor) -> tuple[Tensor, Tensor]:
-    """Returns what `four_bit_product` reads of a weight `least + step * code`, with scales rounded to bfloat16.
-
-    Args:
-        codes_OI: int32, 0 to 15.
-        step_OG: float32, of each `GROUP` inputs.
-        least_OG: likewise.
-
-    Raises:
-        AttributeError: this torch has no such product.
-        RuntimeError: it has none for this shape.
-    """
-    packed = torch.ops.aten._convert_weight_to_int4pack_for_cpu(codes_OI, 1)
-    # The product reads code c as (c - 8) * step + middle.
-    scales = torch.stack((step_OG, least_OG + 8 * step_OG), -1).transpose(0, 1).contiguous().to(_ROW_DTYPE)
-    return packed, scales
-
-
-def four_bit_product(x_NI: Tensor, codes: Tensor, scales: Tensor) -> Tensor:
-    """Returns the product with weights of 4 bits, [N, O] in `x`'s dtype.
-
-    Args:
-        x_NI: bfloat16, contiguous.
-        codes: see `packed_four_bits`.
-        scales: likewise.
-    """
-    # 32 is `GROUP`, which TorchScript cannot read.
-    return torch.ops.aten._weight_int4pack_mm_for_cpu(x_NI, codes, 32, scales)
-
-
-def four_bit_tile(codes_OI: Tensor, packed: Tensor) -> int:
-    """Returns how many outputs lie in a tile of packed codes; 0 where this torch lays them out in another way.
-
-    Args:
-        codes_OI: what was packed.
-        packed: see `packed_four_bits`.
-    """
-    num_outputs, num_inputs = codes_OI.shape
-    for rows in _TILE_ROWS:
-        if num_outputs % rows == 0:
-            first_IR = _tile_codes(packed.view(-1, num_inputs, rows // 2)[0])
-            if torch.equal(first_IR, codes_OI[:rows].t().to(torch.uint8)):
-                return rows
-    return 0
-
-
-def expanded_four_bits(packed: Tensor, scales: Tensor, tile_rows: int, dtype: torch.dtype) -> Tensor:
-    """Returns the weight that packed codes stand for, the other way round: [I, O].
-
-    Args:
-        packed: see `packed_four_bits`.
-        scales: likewise.
-        tile_rows: see `four_bit_tile`; not 0.
-        dtype: of the result; values are computed in float32 and then rounded.
-    """
-    num_groups, num_outputs, _ = scales.shape
-    weight_GgO = torch.empty(num_groups, GROUP, num_outputs, dtype=dtype)
-    packed_GgTr = packed.view(-1, num_groups, GROUP, tile_rows // 2).permute(1, 2, 0, 3)
-    step_G1O, middle_G1O = (part.float()[:, None].contiguous() for part in scales.unbind(-1))
-    least_G1O = middle_G1O - 8 * step_G1O
-    num_at_once = max(1, _EXPANDED_VALUES // (GROUP * num_outputs))
-    for start in range(0, num_groups, num_at_once):
-        groups = slice(start, start + num_at_once)
-        codes_GgO = _tile_codes(packed_GgTr[groups]).flatten(2).float()
-        weight_GgO[groups] = torch.addcmul(least_G1O[groups], codes_GgO, step_G1O[groups], out=codes_GgO)
-    return weight_GgO.flatten(0, 1)
-
-
-def _tile_codes(packed: Tensor) -> Tensor:
-    """Returns the codes of tiles, uint8 [..., outputs]: the first half of a tile is in the low four bits."""
-    return torch.cat((packed & 0x0F, packed >> 4), dim=-1)
 
 
 def int8_product(x_NI: Tensor, packed: Tensor, scales_O: Tensor, zeros_O: Tensor, levels: int) -> Tensor:
@@ -238,7 +189,25 @@ def _row_copy(weight_OI: Tensor, row: RowWeights) -> tuple[int, Tensor, Tensor] 
     return found
 
 
+def _row_parts(
+    unmerged: Unmerged,
+) -> tuple[tuple[int, Tensor, Tensor], tuple[Tensor, Tensor, Tensor, Tensor]] | None:
+    """Returns the base's copy in 4 bits, and codes and scales of both factors; None if one of the three does not exist.
+
+    In float32 the factors are four times as many bytes; in bfloat16 the overhead of so small a product is larger.
+    """
+    base = _row_copy(unmerged.base_OI, RowWeights.INT4)
+    if base is None or base[0] != 4:
+        return None
+    padding = -len(unmerged.a_RI) % VECTOR_INPUTS
+    a = _row_copy(F.pad(unmerged.a_RI, (0, 0, 0, padding)), RowWeights.INT8)
+    b = _row_copy(F.pad(unmerged.b_OR, (0, padding)), RowWeights.INT8)
+    return None if a is None or b is None else (base, (*a[1:], *b[1:]))
+
+
 def _in_eight_bits(weight_OI: Tensor) -> tuple[int, Tensor, Tensor] | None:
+    if weight_OI.shape[1] % VECTOR_INPUTS:
+        return None
     codes, scale_O1 = eight_bit_codes(weight_OI)
     scales = scale_O1[:, 0].to(_ROW_DTYPE)
     product = torch.ops.aten._weight_int8pack_mm(_probe(weight_OI).to(_ROW_DTYPE), codes, scales)

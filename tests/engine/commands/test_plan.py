@@ -228,10 +228,13 @@ def test_canvas_adapter_is_planned_with_its_output_matrix(device_type: str) -> N
 def test_second_copies_are_planned_in_the_bits_that_they_have() -> None:
     config = LlamaConfig.from_hf(dict(CATALOGUE["small"].config))
 
-    def items(row: RowWeights, four_bit_values: int = 0, *, int8_mlp: bool = False) -> dict[str, int]:
+    def items(
+        row: RowWeights, four_bit_values: int = 0, *, int8_mlp: bool = False, merged_rank: int = 0
+    ) -> dict[str, int]:
         plan = llama_plan(
             config, has_head=False, context_tokens=100, device_type="cpu", dtype=torch.bfloat16,
             products=lambda _num_values: ProductKinds(row=row, int8_mlp=int8_mlp), four_bit_values=four_bit_values,
+            merged_rank=merged_rank,
         )  # fmt: skip
         return {item.name: item.num_bytes for item in plan.weights}
 
@@ -243,6 +246,11 @@ def test_second_copies_are_planned_in_the_bits_that_they_have() -> None:
         assert items(RowWeights.INT4, int8_mlp=int8_mlp)[copies] == num_values
         # Half a byte each, and two numbers for each group of 32.
         assert items(RowWeights.INT4, 10**9, int8_mlp=int8_mlp)[copies] == num_values * (1 / 2 + 4 / 32)
+    # Beside a base in 4 bits the factors of a merged adapter, in 8 bits, ranks padded to 32; else it costs nothing.
+    factors = 30 * (64 * (576 + 960) + 32 * (576 + 576) + 64 * (576 + 2 * 1_536) + 32 * (1_536 + 576))
+    assert items(RowWeights.INT4, 10**9, merged_rank=20)[copies] - items(RowWeights.INT4, 10**9)[copies] == factors
+    assert items(RowWeights.INT4, merged_rank=20) == items(RowWeights.INT4)
+    assert items(RowWeights.INT8, 10**9, merged_rank=20) == items(RowWeights.INT8, 10**9)
     mlp = 576 * 30 * 3 * 1_536
     assert (
         items(RowWeights.INT8)["weights: mlp"] == 2 * items(RowWeights.INT8, int8_mlp=True)["weights: mlp"] == 2 * mlp

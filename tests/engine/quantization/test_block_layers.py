@@ -17,7 +17,7 @@ from dgemma_engine.quantization.block_layers import (
     packed_bytes,
 )
 from dgemma_engine.quantization.ggml_blocks import expand
-from dgemma_kernels.packing.few_bits import expanded_four_bits, four_bit_product
+from dgemma_kernels.packing.four_bits import expanded_four_bits, four_bit_product
 
 pytestmark = pytest.mark.numerical
 

@@ -10,10 +10,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
+from dgemma_kernels.packing.few_bits import Unmerged
 from torch import Tensor, nn
 
 from dgemma_engine.families.llama.adapter import Adapters
-from dgemma_engine.families.llama.layers import LayerTerms, LowRank
+from dgemma_engine.families.llama.layers import LayerTerms, LlamaLayer, LowRank
 from dgemma_engine.families.llama.model import LlamaAdapter, LlamaModel
 
 PROJECTIONS = {"qkv_proj": "qkv", "o_proj": "o", "gate_up_proj": "gu", "down_proj": "d"}
@@ -56,11 +57,43 @@ def merge(model: LlamaModel, tensors: Mapping[str, Tensor], *, base: LlamaModel)
     """
     for i, (layer, plain) in enumerate(zip(model.layers, base.layers, strict=True)):
         for name, keys in PROJECTIONS.items():
-            weight = layer.get_submodule(name).get_parameter("weight")
-            products = [tensors[f"layers.{i}.{key}.b"] @ tensors[f"layers.{i}.{key}.a"] for key in keys]
-            weight.copy_(
-                plain.get_submodule(name).get_parameter("weight").float() + torch.cat(products).to(weight.device)
-            )
+            base_OI = plain.get_submodule(name).get_parameter("weight")
+            layer.get_submodule(name).get_parameter("weight").copy_(_merged(base_OI, tensors, i, keys))
+
+
+@torch.no_grad()
+def merge_into(layer: LlamaLayer, tensors: Mapping[str, Tensor], layer_idx: int) -> dict[str, Unmerged]:
+    """Gives the projections of one layer new weights, those of `merge`.
+
+    Args:
+        layer: of the base; its old weights stay as they are.
+        tensors: factors by the names of an adapter's file, float32.
+        layer_idx: whose.
+
+    Returns:
+        What each projection's weight was before, and the factors, by its name.
+    """
+    found: dict[str, Unmerged] = {}
+    for name, keys in PROJECTIONS.items():
+        projection = layer.get_submodule(name)
+        base_OI = projection.get_parameter("weight").detach()
+        merged_OI = _merged(base_OI, tensors, layer_idx, keys).to(base_OI.dtype)
+        projection.register_parameter("weight", nn.Parameter(merged_OI, requires_grad=False))
+        a_RI, b_OR = _side_by_side(tensors, layer_idx, keys)
+        found[name] = Unmerged(base_OI=base_OI, a_RI=a_RI, b_OR=b_OR)
+    return found
+
+
+def _merged(base_OI: Tensor, tensors: Mapping[str, Tensor], layer_idx: int, keys: str) -> Tensor:
+    """Returns a projection's weight with the products of its parts' factors added, float32."""
+    products = [tensors[f"layers.{layer_idx}.{key}.b"] @ tensors[f"layers.{layer_idx}.{key}.a"] for key in keys]
+    return base_OI.float() + torch.cat(products).to(base_OI.device)
+
+
+def _side_by_side(tensors: Mapping[str, Tensor], layer_idx: int, keys: str) -> tuple[Tensor, Tensor]:
+    """Returns the factors of a projection, of which each part reads its own: [R, I] and [O, R]."""
+    a_RI = torch.cat([tensors[f"layers.{layer_idx}.{key}.a"] for key in keys])
+    return a_RI, torch.block_diag(*(tensors[f"layers.{layer_idx}.{key}.b"] for key in keys))
 
 
 def adapter_beside(model: LlamaModel, tensors: Mapping[str, Tensor]) -> LlamaAdapter:
@@ -99,8 +132,7 @@ def layer_terms(tensors: Mapping[str, Tensor], layer_idx: int, model: LlamaModel
     """
 
     def low_rank(keys: str) -> LowRank:
-        a_RI = torch.cat([tensors[f"layers.{layer_idx}.{key}.a"] for key in keys])
-        b_OR = torch.block_diag(*(tensors[f"layers.{layer_idx}.{key}.b"] for key in keys))
+        a_RI, b_OR = _side_by_side(tensors, layer_idx, keys)
         return LowRank(a_RI.to(model.device, model.dtype), b_OR.to(model.device, model.dtype))
 
     return LayerTerms(**{name: low_rank(keys) for name, keys in PROJECTIONS.items()})

@@ -5,10 +5,12 @@ Shape legend: D hidden, V vocabulary.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable
 
 import torch
-from dgemma_kernels.packing.few_bits import DENSE, GROUP, ProductKinds, RowWeights
+from dgemma_kernels.packing.few_bits import DENSE, VECTOR_INPUTS, ProductKinds, RowWeights
+from dgemma_kernels.packing.four_bits import GROUP
 
 from dgemma_engine.backends.memory_plan import CONTEXT_BYTES, Item, MemoryPlan, kept_of_others
 from dgemma_engine.errors import CheckpointError
@@ -39,6 +41,7 @@ def llama_plan(
     products: Callable[[int], ProductKinds] = lambda _num_values: DENSE,
     four_bit_values: int = 0,
     adapter_rank: int = 0,
+    merged_rank: int = 0,
 ) -> MemoryPlan:
     """Returns what a model needs.
 
@@ -51,6 +54,7 @@ def llama_plan(
         products: returns what those of a model with so many values read on a processor.
         four_bit_values: weights that are stored in 4 bits, so that their second copy can be.
         adapter_rank: of the canvas adapter; 0 without one.
+        merged_rank: of the causal adapter, likewise; copies in 4 bits are the base's and need its factors.
 
     Raises:
         CheckpointError: the context is shorter than a canvas, or longer than the model was made for.
@@ -72,6 +76,9 @@ def llama_plan(
         # The embedding is looked up, or holds the adapter's marks: it cannot be the output matrix as well.
         sums["output matrix"] = sums["embedding"]
     copies = 0
+    if kinds.row is RowWeights.INT4 and four_bit_values and merged_rank:
+        # In 8 bits; a scale for each output is too few to count.
+        copies += _adapter_values(config, merged_rank, multiple=VECTOR_INPUTS)
     for name in ("attention", "output matrix", "mlp") if kinds.row is not RowWeights.DENSE else ():
         num_values = sums[name] // dtype.itemsize
         num_stored = min(four_bit_values, num_values)
@@ -105,9 +112,17 @@ def _copies_bytes(num_values: int, row: RowWeights, four_bit_values: int) -> int
     return num_values - in_four_bits + in_four_bits // 2 + in_four_bits // GROUP * 4
 
 
-def _adapter_values(config: LlamaConfig, rank: int) -> int:
-    """Returns the values of its factors, with one matrix for each projection here (`adaptation`)."""
+def _adapter_values(config: LlamaConfig, rank: int, *, multiple: int = 1) -> int:
+    """Returns the values of its factors, with one matrix for each projection here (`adaptation`).
+
+    Args:
+        config: dimensions.
+        rank: of each part of a projection.
+        multiple: what the rank of all parts is padded to.
+    """
     size, inner = config.hidden_size, config.intermediate_size
     q, kv = config.num_attention_heads * config.head_size, config.num_key_value_heads * config.head_size
     projections = ((3, size, q + 2 * kv), (1, q, size), (2, size, 2 * inner), (1, inner, size))
-    return config.num_layers * sum(parts * rank * (inputs + outputs) for parts, inputs, outputs in projections)
+    ranks = [-(-parts * rank // multiple) * multiple for parts, _inputs, _outputs in projections]
+    widths = [inputs + outputs for _parts, inputs, outputs in projections]
+    return config.num_layers * sum(map(operator.mul, ranks, widths))

@@ -16,7 +16,7 @@ from collections.abc import Mapping
 
 import torch
 from dgemma_kernels.packing.cpu import PackedGate, PackedMatrix
-from dgemma_kernels.packing.few_bits import ProductKinds
+from dgemma_kernels.packing.few_bits import ProductKinds, Unmerged
 from torch import Tensor, nn
 
 from dgemma_engine.backends.cpu.attention import GroupedAttention, write_kv
@@ -35,18 +35,30 @@ class PackedLlamaLayer(nn.Module):
         terms: what an adapter adds in canvas mode; None adds nothing.
         config: dimensions.
         kinds: what products read.
+        unmerged: of each projection that an adapter was merged into, by its name.
     """
 
-    def __init__(self, layer: LlamaLayer, terms: LayerTerms | None, config: LlamaConfig, kinds: ProductKinds) -> None:
+    def __init__(
+        self,
+        layer: LlamaLayer,
+        terms: LayerTerms | None,
+        config: LlamaConfig,
+        kinds: ProductKinds,
+        unmerged: Mapping[str, Unmerged],
+    ) -> None:
         super().__init__()
         num_heads, num_kv_heads, head_size = config.num_attention_heads, config.num_key_value_heads, config.head_size
-        self.heads = _Heads(layer, terms, config, kinds)
+        self.heads = _Heads(layer, terms, config, kinds, unmerged.get("qkv_proj"))
         self.attend = GroupedAttention(num_heads, num_kv_heads, head_size, head_size**-0.5)
-        self._out = PackedMatrix(layer.o_proj.weight, kinds.row)
+        self._out = PackedMatrix(layer.o_proj.weight, kinds.row, unmerged=unmerged.get("o_proj"))
         self._norm = RmsNorm(layer.post_attention_layernorm.weight, config.hidden_size, config.rms_norm_eps)
         gate, up = layer.gate_up_proj.weight.chunk(2)
-        self._inner = PackedGate(gate, up, "silu", kinds.row, int8=kinds.int8_mlp)
-        self._down = PackedMatrix(layer.down_proj.weight, kinds.row, int8=kinds.int8_mlp)
+        self._inner = PackedGate(
+            gate, up, "silu", kinds.row, int8=kinds.int8_mlp, unmerged=unmerged.get("gate_up_proj")
+        )
+        self._down = PackedMatrix(
+            layer.down_proj.weight, kinds.row, int8=kinds.int8_mlp, unmerged=unmerged.get("down_proj")
+        )
         # Rows that are rounded to 8 bits need no rounding before, but for the terms of an adapter, which are not.
         levels = min(self._inner.few_bits.input_levels, self._down.few_bits.input_levels)
         is_rounded_once = levels > 0 and terms is None
@@ -101,11 +113,18 @@ class _FeedTerms(nn.Module):
 class _Heads(nn.Module):
     """Queries, keys and values: rotated, keys and values stored."""
 
-    def __init__(self, layer: LlamaLayer, terms: LayerTerms | None, config: LlamaConfig, kinds: ProductKinds) -> None:
+    def __init__(
+        self,
+        layer: LlamaLayer,
+        terms: LayerTerms | None,
+        config: LlamaConfig,
+        kinds: ProductKinds,
+        unmerged: Unmerged | None,
+    ) -> None:
         super().__init__()
         self._norm = RmsNorm(layer.input_layernorm.weight, config.hidden_size, config.rms_norm_eps)
         self._dtype = layer.qkv_proj.weight.dtype
-        self._qkv = PackedMatrix(layer.qkv_proj.weight, kinds.row)
+        self._qkv = PackedMatrix(layer.qkv_proj.weight, kinds.row, unmerged=unmerged)
         self._has_bias = config.has_qkv_bias
         self._bias_A = layer.qkv_proj.bias.detach().float() if config.has_qkv_bias else torch.empty(0)
         self._terms = None if terms is None else _terms(terms.qkv_proj)

@@ -5,7 +5,7 @@ Shape legend: B rows, N tokens of a pass, L canvas positions, D hidden, V vocabu
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from dgemma_kernels.packing.cpu import PackedGate, PackedMatrix, filled
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from dgemma_engine.backends.cpu.feed_forward import RmsNorm
 from dgemma_engine.backends.cpu.packed_model import PackedModel
+from dgemma_engine.families.llama.adaptation import merge_into
 from dgemma_engine.families.llama.layers import LlamaLayer
 from dgemma_engine.families.llama.model import LlamaModel
 from dgemma_engine.families.llama.packed_layers import PackedLlamaLayer
@@ -31,16 +32,19 @@ class PackedLlama(PackedModel):
         model: the plain model, in inference mode on a processor; its layers are dropped one by one as they are packed,
             and of its weights only the embeddings stay in use.
         kinds: what products read.
+        causal: factors of the causal adapter that is still to be merged, by the names of an adapter's file; None where
+            there is none or it is merged already, and then no single token reads the base's 4 bits.
     """
 
-    def __init__(self, model: LlamaModel, kinds: ProductKinds) -> None:
+    def __init__(self, model: LlamaModel, kinds: ProductKinds, causal: Mapping[str, Tensor] | None = None) -> None:
         config = model.config
         layers: list[nn.Module] = []
         for i, terms in enumerate(model.canvas_terms):
             layer = model.layers[i]
             assert isinstance(layer, LlamaLayer), "a model is packed once"
-            layers.append(PackedLlamaLayer(layer, terms, config, kinds))
-            # Or both copies of all layers would be held at once.
+            unmerged = {} if causal is None else merge_into(layer, causal, i)
+            layers.append(PackedLlamaLayer(layer, terms, config, kinds, unmerged))
+            # Or both copies of all layers would be held at once, and with an adapter three.
             model.layers[i] = nn.Identity()
         norm = RmsNorm(model.norm.weight, config.hidden_size, config.rms_norm_eps)
         super().__init__(config, layers, norm, model.dtype)

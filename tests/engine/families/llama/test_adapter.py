@@ -20,6 +20,7 @@ from dgemma_engine.families.llama.model import LlamaModel
 from dgemma_engine.families.llama.weights import load_llama
 from dgemma_engine.infill.engine import Engine
 from dgemma_engine.infill.options import Decode, InfillOptions
+from dgemma_engine.model.diffusion_model import DiffusionModel
 from dgemma_engine.model.kv_cache import PromptCache
 from dgemma_engine.model.ops import Ops
 from dgemma_engine.prompting.builder import build_prompt
@@ -50,9 +51,9 @@ def adapted(path: Path) -> LlamaModel:
 
 
 @torch.inference_mode()
-def logits(model: LlamaModel) -> tuple[Tensor, Tensor]:
+def logits(model: DiffusionModel) -> tuple[Tensor, Tensor]:
     """Returns the logits of a prompt, and those of a canvas after it."""
-    cache = PromptCache(model.config, capacity=16, dtype=torch.float32, device=CPU)
+    cache = PromptCache(model.config, capacity=16, dtype=model.dtype, device=CPU)
     prompt = model.logits(model.encode(IDS, cache))
     return prompt, model.logits(model.decode(CANVAS, cache))
 
@@ -101,6 +102,18 @@ def test_adapters_compute_what_the_reference_does_with_their_products(checkpoint
     for mine, expected, plain in zip(ours, theirs, base, strict=True):
         torch.testing.assert_close(mine, expected, rtol=1e-4, atol=1e-3)
         assert (mine - plain).abs().max() > 0.1
+
+
+def test_loaded_model_has_both_adapters(checkpoint: LlamaCheckpoint) -> None:
+    """In whichever number format this machine loads, it errs by far less than an adapter changes."""
+    options = LoadOptions(device=CPU, ops=None, prompt_tokens=64, report=lambda _percent: None)
+    plain = logits(load_llama(checkpoint.gguf, Ops.reference(), device=CPU, dtype=torch.float32))
+    for stage in ("causal", "canvas"):
+        write_adapter(checkpoint.gguf, stage)
+        exact = logits(adapted(checkpoint.gguf))
+        loaded = logits(LlamaFamily().load_model(read_facts(checkpoint.gguf), options))
+        for mine, expected, base in zip(loaded, exact, plain, strict=True):
+            assert (mine - expected).abs().max() < 0.2 * (expected - base).abs().max(), stage
 
 
 def test_canvas_adapter_leaves_the_causal_mode_as_it_was(checkpoint: LlamaCheckpoint) -> None:

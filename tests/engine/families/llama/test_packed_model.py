@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from dgemma_engine.families.llama.adaptation import adapt, adapter_beside, merge
+from dgemma_engine.families.llama.adaptation import PROJECTIONS, adapt, adapter_beside, merge
 from dgemma_engine.families.llama.adapter import STAGES, Adapter, Adapters
 from dgemma_engine.families.llama.model import LlamaModel
 from dgemma_engine.families.llama.packed_layers import pack_adapter
@@ -24,6 +24,7 @@ from dgemma_kernels.packing.cpu import PackedMatrix
 from dgemma_kernels.packing.few_bits import COMPACT, DENSE, ProductKinds, RowWeights
 from torch import Tensor
 
+from tests.four_bit_weights import evenly_spaced
 from tests.llama_checkpoints import LlamaCheckpoint, make_llama, make_qwen2, write_adapter
 from tests.rounding import model_error
 
@@ -214,3 +215,44 @@ def test_adapter_beside_a_packed_model_is_the_merged_one(
     assert packed.is_compiled
     # Passes without an adapter give what they gave before.
     assert all(map(torch.equal, everything(packed).values(), base.values()))
+
+
+def stored_in_four_bits(path: Path, dtype: torch.dtype) -> LlamaModel:
+    """A model whose projections have 16 evenly spaced values in each group of inputs."""
+    model = with_canvas(path, dtype)
+    for layer, exact in zip(model.layers, load(path, torch.float32).layers, strict=True):
+        for name in PROJECTIONS:
+            weights = [each.get_submodule(name).get_parameter("weight") for each in (layer, exact)]
+            with torch.no_grad():
+                weights[0].copy_(evenly_spaced(weights[1]))
+    return model
+
+
+@pytest.mark.parametrize("int8_mlp", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("with_repository", [False, True])
+def test_single_tokens_read_a_base_in_four_bits_beside_its_merged_adapter(
+    of_repository: tuple[Path, dict[str, Tensor]], dtype: torch.dtype, int8_mlp: bool, with_repository: bool
+) -> None:
+    path, of_another = of_repository
+    merged, exact_base = stored_in_four_bits(path, torch.float32), stored_in_four_bits(path, torch.float32)
+    own_base = stored_in_four_bits(path, dtype)
+    causal = Adapter.read(write_adapter(path, "causal", seed=1)).tensors(merged.config)
+    base = everything(exact_base)
+    merge(merged, causal, base=exact_base)
+    if with_repository:
+        merge(merged, of_another, base=merged)
+    exact = everything(merged)
+    kinds = ProductKinds(row=RowWeights.INT4, int8_mlp=int8_mlp)
+    packed = PackedLlama(own_base, kinds, causal)
+    adapter = pack_adapter(of_another, packed.config.num_layers) if with_repository else None
+    if "for single tokens" not in packed.number_format:
+        pytest.skip("this torch has no copy for one row")
+    assert "for single tokens 4 " in packed.number_format
+    is_rounded = dtype is torch.bfloat16 or int8_mlp
+    for name, logits in everything(packed, adapter).items():
+        is_rounded |= name == "token"
+        error = (logits - exact[name]).abs().max() / exact[name].abs().max()
+        assert error <= (few_digits(kinds) if is_rounded else model_error(64)), (name, error)
+        assert (logits - base[name]).abs().max() > 0.1, name
+    assert packed.is_compiled
