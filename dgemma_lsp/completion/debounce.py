@@ -26,7 +26,7 @@ class DebounceConfig:
 
     pause_s: float = 1.0
     repeat_s: float = 0.04
-    longest_s: float = 0.3
+    longest_s: float = 0.2
     weight: float = 0.3
 
     def __post_init__(self) -> None:
@@ -80,8 +80,9 @@ class TypingCadence:
 
         0 for the first key after a pause, and while the engine answers in half of a gap. An engine that answers
         within a gap is asked so that its answer comes one and a half gaps after the key. A slower one cannot answer
-        before the next key: it is asked once no further key arrives. The same holds after an empty answer:
-        one character later the answer is seldom another. The time that the client has waited since the key counts.
+        before the next key: it is asked where that key is late, a gap after the last. After an empty answer and
+        while a key is held, the engine is asked after one and a half gaps: one character later the answer is seldom
+        another. The time that the client has waited since the key counts.
 
         Args:
             now_s: the clock.
@@ -91,8 +92,10 @@ class TypingCadence:
         gap_s = self._gap_s
         if self._last_s is None or gap_s is None:
             return 0.0
-        if gap_s < self._config.repeat_s or latency_s > gap_s or said_nothing:
+        if gap_s < self._config.repeat_s or said_nothing:
             wait_s = 1.5 * gap_s
+        elif latency_s > gap_s:
+            wait_s = gap_s
         elif latency_s <= gap_s / 2:
             return 0.0
         else:

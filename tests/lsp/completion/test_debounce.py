@@ -25,9 +25,10 @@ def rhythm(*gaps_s: float) -> tuple[TypingCadence, float]:
         ((0.2,), 0.0, 0.0),  # Nothing is known of the engine yet.
         ((0.2, 0.2), 0.1, 0.0),  # It is fast enough for every key.
         ((0.2, 0.2), 0.15, 0.15),
-        ((0.2, 0.2), 0.5, 0.3),  # Too slow to answer before the next key.
-        ((0.5, 0.5), 0.3, 0.3),  # Clamped.
-        ((0.02, 0.02), 0.001, 0.03),  # A held key.
+        ((0.15, 0.15), 0.5, 0.15),  # Too slow to answer before the next key.
+        ((0.5, 0.5), 0.6, 0.2),  # Clamped.
+        ((0.02, 0.02), 0.001, 0.03),  # A held key,
+        ((0.02, 0.02), 0.5, 0.03),  # also with an engine that is too slow.
         ((0.1, 0.2), 0.1, 0.095),  # The newest gap weighs 0.3.
     ],
 )
