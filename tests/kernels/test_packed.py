@@ -74,28 +74,32 @@ def unmerged_error(x: torch.Tensor, unmerged: Unmerged) -> torch.Tensor:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("int8", [False, True])
-def test_one_row_reads_the_base_of_a_merged_weight_and_the_factors(dtype: torch.dtype, int8: bool) -> None:
+@pytest.mark.parametrize(("row", "num"), [(RowWeights.INT4, 1), (RowWeights.FEW_INT4, 1), (RowWeights.FEW_INT4, 4)])
+def test_few_rows_read_the_base_of_a_merged_weight_and_the_factors(
+    dtype: torch.dtype, int8: bool, row: RowWeights, num: int
+) -> None:
     weight, unmerged = merged_in_four_bits(dtype)
-    matrix = PackedMatrix(weight, RowWeights.INT4, int8=int8, unmerged=unmerged)
+    matrix = PackedMatrix(weight, row, int8=int8, unmerged=unmerged)
     if not PackedMatrix(unmerged.base_OI, RowWeights.INT4).few_bits.row_bits:
         pytest.skip("this torch has no copy for one row")
     assert matrix.few_bits.row_bits == 4 and matrix.few_bits.has_row_factors
-    x = draw(1, 192).bfloat16()
+    x = draw(num, 192).bfloat16()
     base = F.linear(x.double(), unmerged.base_OI.double())
     exact = base + x.double() @ (unmerged.b_OR.double() @ unmerged.a_RI.double()).t()
     error = unmerged_error(x, unmerged)
     assert ((matrix(x.to(dtype)).double() - exact).abs() <= error).all()
     assert ((base - exact).abs() > 2 * error).any()
-    gate = PackedGate(weight[:48], weight[48:], "silu", RowWeights.INT4, int8=int8, unmerged=unmerged)
+    gate = PackedGate(weight[:48], weight[48:], "silu", row, int8=int8, unmerged=unmerged)
     parts = matrix(x.to(dtype)).double().chunk(2, 1)
     gated = gate(x.to(dtype)).double()
     assert (gated - F.silu(parts[0]) * parts[1]).abs().max() <= 16 * unit_roundoff(torch.bfloat16) * gated.abs().max()
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_more_rows_read_the_merged_weight(dtype: torch.dtype) -> None:
+@pytest.mark.parametrize(("row", "num"), [(RowWeights.INT4, 2), (RowWeights.FEW_INT4, 5)])
+def test_more_rows_read_the_merged_weight(dtype: torch.dtype, row: RowWeights, num: int) -> None:
     weight, unmerged = merged_in_four_bits(dtype)
-    matrix, x = PackedMatrix(weight, RowWeights.INT4, unmerged=unmerged), draw(2, 192).to(dtype)
+    matrix, x = PackedMatrix(weight, row, unmerged=unmerged), draw(num, 192).to(dtype)
     within(matrix(x), F.linear(x.double(), weight.double()), product_error(x, weight))
 
 
@@ -223,7 +227,7 @@ def test_without_products_in_eight_bits_the_copy_for_one_row_is_used(
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("row", [RowWeights.INT8, RowWeights.INT4])
+@pytest.mark.parametrize("row", [RowWeights.INT8, RowWeights.INT4, RowWeights.FEW_INT4])
 def test_one_row_keeps_its_inputs_beside_products_in_eight_bits(dtype: torch.dtype, row: RowWeights) -> None:
     """The copy of the weights for one row keeps their format; the inputs may be float32."""
     weight = draw(96, 192).to(dtype) / 8

@@ -22,8 +22,6 @@ from dgemma_engine.scheduling.timing import Cancel
 from dgemma_engine.tokenization.healed_start import HealedStart
 from dgemma_engine.tokenization.vocabulary_index import openings
 
-# Tokens of a guess that a pass checks: of as many rows as products take the time of one for.
-_GUESSED = 7
 # Forward passes where other candidates were found.
 _SPECULATIVE_PASSES = 2
 # Most tokens: where the user waits for them (each costs a pass), where this is the only source, and otherwise.
@@ -128,7 +126,7 @@ class _Writer:
         """
         task, model, observer = self._task, self._model, self._task.observer
         writing = observer.writing(begun_ids, draft_ids) if observer is not None else None
-        leaves, behind = task.block_end(), self._ends.behind
+        leaves, behind, num_guessed = task.block_end(), self._ends.behind, model.checked_at_once - 1
         if leaves is not None:
             for token_id in begun_ids[len(self.given_ids) :]:
                 leaves(token_id)
@@ -145,7 +143,7 @@ class _Writer:
             max_tokens=self._max_tokens,
             max_passes=self._max_passes,
             cancel=self._cancel,
-            guess=PromptLookup(task.hole.around_ids, most=_GUESSED).after if model.checks_several_at_once else None,
+            guess=None if num_guessed == 0 else PromptLookup(task.hole.around_ids, most=num_guessed).after,
             recorder=writing,
             forks=forks,
         )

@@ -61,8 +61,8 @@ class DiffusionModel(Protocol):
         ...
 
     @property
-    def checks_several_at_once(self) -> bool:
-        """Whether a causal pass over a few tokens takes hardly longer than one over a single token."""
+    def checked_at_once(self) -> int:
+        """Most tokens of a causal pass that takes hardly longer than one over a single token; 1 if there are none."""
         ...
 
     @property
@@ -205,7 +205,7 @@ class ModelDefaults:
     has_causal_mode: bool = True
     is_compiled: bool = False
     uncompiled_reason: str = ""
-    checks_several_at_once: bool = False
+    checked_at_once: int = 1
     compiles_on_first_pass: bool = False
     edit_tokens: int | None = None
     most_together: int = 0

@@ -20,7 +20,7 @@ from typing import Any, Self
 
 import torch
 from dgemma_kernels.packing.cpu import PackedMatrix
-from dgemma_kernels.packing.few_bits import ProductKinds, RowWeights
+from dgemma_kernels.packing.few_bits import FEW_ROWS, ProductKinds, RowWeights
 from torch import Tensor
 
 _FILE = "processor.json"
@@ -49,6 +49,9 @@ class ProductSpeeds:
         row_bfloat16: of one row.
         row_int8: of one row with 8-bit weights, and given in the format of `dtype`.
         row_int4: of one row with 4-bit weights, likewise.
+        few_dense: of `FEW_ROWS` rows, in the format of `dtype`.
+        few_int8: of as many in 8 bits, weights and inputs.
+        few_int4: of as many with 4-bit weights.
     """
 
     float32: float
@@ -58,6 +61,9 @@ class ProductSpeeds:
     row_bfloat16: float
     row_int8: float
     row_int4: float
+    few_dense: float
+    few_int8: float
+    few_int4: float
 
     @property
     def dtype(self) -> torch.dtype:
@@ -76,7 +82,9 @@ class ProductSpeeds:
         int8_mlp = many > _WORTH * self.int8 and self.row_int8 <= _WORTH * one
         row = RowWeights.INT8 if int8_mlp or one > _WORTH * self.row_int8 else RowWeights.DENSE
         if in_four_bits and _WORTH * self.row_int4 < min(one, _WORTH * self.row_int8):
-            row = RowWeights.INT4
+            is_for_few = _WORTH * self.few_int4 < (self.few_int8 if int8_mlp else self.few_dense)
+            # Tokens that are checked together are worth it only if they take hardly longer than a single one.
+            row = RowWeights.FEW_INT4 if is_for_few and self.few_int4 <= 2 * self.row_int4 else RowWeights.INT4
         return ProductKinds(row=row, int8_mlp=int8_mlp)
 
     @classmethod
@@ -105,16 +113,17 @@ class ProductSpeeds:
         times = dict.fromkeys(names, math.inf) | _milliseconds(dense | rows)
         dtype = cls(**times).dtype
         few: dict[str, tuple[list[PackedMatrix], int]] = {}
-        for kind, bits in ((RowWeights.INT8, 8), (RowWeights.INT4, 4)):
+        for kind, bits in ((RowWeights.INT8, 8), (RowWeights.FEW_INT4, 4)):
             copies = _matrices(dtype, kind)
             if copies[0].few_bits.row_bits == bits:
-                few[f"row_{kind.value}"] = copies, 1
-        whole = _matrices(dtype, int8=True)[:_FEW_MATRICES]
+                few[f"row_int{bits}"] = copies, 1
+                few |= {"few_int4": (copies, FEW_ROWS)} if bits == 4 else {}
+        whole = _matrices(dtype, int8=True)
         if whole[0].few_bits.input_levels:
-            few["int8"] = whole, _ROWS
+            few |= {"int8": (whole[:_FEW_MATRICES], _ROWS), "few_int8": (whole, FEW_ROWS)}
         # The dense ones that they are compared with once more: the load of the machine may have changed.
         name = str(dtype).removeprefix("torch.")
-        few |= {name: dense[name], f"row_{name}": rows[f"row_{name}"]}
+        few |= {name: dense[name], f"row_{name}": rows[f"row_{name}"], "few_dense": (matrices[name], FEW_ROWS)}
         return cls(**times | _milliseconds(few))
 
 
@@ -169,7 +178,10 @@ def _milliseconds(products: Mapping[str, tuple[list[PackedMatrix], int]]) -> dic
 
     # The first product of a kind takes longer than later ones.
     trials = {name: min(timed(name, 1) for _ in range(_TRIALS)) for name in products}
-    least = {num: min(trials[name] for name, (_, rows) in products.items() if rows == num) for num in (1, _ROWS)}
+    least = {
+        num: min(trials[name] for name, (_, rows) in products.items() if rows == num)
+        for num in {rows for _, rows in products.values()}
+    }
     slow = {name: trial for name, trial in trials.items() if trial > _FAR * least[products[name][1]]}
     times = dict.fromkeys(products, math.inf) | slow
     for _ in range(_ROUNDS):

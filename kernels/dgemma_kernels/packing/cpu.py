@@ -44,7 +44,7 @@ class PackedMatrix(nn.Module):
 
     Args:
         weight_OI: on a processor, bfloat16 or float32; not read again.
-        row: what products with one row read.
+        row: what products with one row read, or a few.
         int8: whether all others read 8 bits.
         unmerged: see `FewBitMatrix`.
 
@@ -82,7 +82,7 @@ class PackedGate(nn.Module):
         gate_OI: on a processor, bfloat16 or float32; not read again.
         up_OI: likewise.
         activation: `gelu` in its tanh form, or `silu`.
-        row: what products with one row read.
+        row: what products with one row read, or a few.
         int8: whether all others read 8 bits.
         unmerged: see `FewBitMatrix`; of gate and up side by side.
 

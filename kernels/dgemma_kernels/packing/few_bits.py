@@ -29,6 +29,8 @@ _ROW_DTYPE = torch.bfloat16
 # The product of one row with weights in 8 bits reads so many inputs at once: of a width that is no multiple of it, it
 # would read beyond the matrix.
 VECTOR_INPUTS = 32
+# Most rows that read a copy in 4 bits, where that is measured faster.
+FEW_ROWS = 4
 # Largest whole numbers that inputs of products in 8 bits are rounded to: the first that the processor is exact with.
 INPUT_LEVELS = (127, 63)
 
@@ -37,12 +39,19 @@ class RowWeights(Enum):
     """Which weights a product with one row reads, whose time goes to reading them.
 
     DENSE: as they are. INT8: a copy in 8 bits with a scale per output. INT4: a copy in 4 bits where the weights were
-    stored in 4 bits and so lose nothing, and in 8 bits elsewhere. Beside a copy the row is rounded to bfloat16.
+    stored in 4 bits and so lose nothing, and in 8 bits elsewhere. FEW_INT4: the same, and the copy in 4 bits is read by
+    products with up to `FEW_ROWS` rows. Beside a copy the rows are rounded to bfloat16.
     """
 
     DENSE = "dense"
     INT8 = "int8"
     INT4 = "int4"
+    FEW_INT4 = "few int4"
+
+    @property
+    def in_four_bits(self) -> bool:
+        """Whether a copy is in 4 bits where the weights were stored so."""
+        return self in {RowWeights.INT4, RowWeights.FEW_INT4}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +59,7 @@ class ProductKinds:
     """What the products of a model read.
 
     Attributes:
-        row: those with one row.
+        row: those with one row, or a few.
         int8_mlp: whether MLPs read weights in 8 bits for any number of rows, and round their inputs to 8 or 7 bits with
             a scale per row. Attention and output matrix lose several times as much by that.
         is_compact: whether the output matrix reads 8 bits too, and the embeddings are kept in 8 bits: a model that is
@@ -87,13 +96,14 @@ class FewBitMatrix(nn.Module):
 
     Args:
         weight_OI: on a processor, bfloat16 or float32; not read again.
-        row: what products with one row read.
+        row: what products with one row read, or a few.
         int8: whether those with more read 8 bits.
         unmerged: of a weight that an adapter was merged into, which has more than 16 values in a group. Where `row` is
-            INT4 and the base was stored in 4 bits, products with one row read the base, and the factors in 8 bits.
+            in 4 bits and the base was stored so, products with one row read the base, and the factors in 8 bits.
 
     Attributes:
         row_bits: of the copy for one row; 0 without one.
+        most_rows: that read the copy; 0 without one.
         has_row_factors: whether the copy for one row is the base's, with the factors beside it.
         input_levels: what inputs of products with more rows are rounded to at most; 0 where those read no 8 bits.
     """
@@ -101,9 +111,11 @@ class FewBitMatrix(nn.Module):
     def __init__(self, weight_OI: Tensor, row: RowWeights, *, int8: bool, unmerged: Unmerged | None = None) -> None:
         super().__init__()
         none = torch.empty(0)
-        parts = None if unmerged is None or row is not RowWeights.INT4 else _row_parts(unmerged)
+        parts = None if unmerged is None or not row.in_four_bits else _row_parts(unmerged)
         copy, factors = (_row_copy(weight_OI.detach(), row), None) if parts is None else parts
         self.row_bits, self._row_codes, self._row_scales = (0, none, none) if copy is None else copy
+        is_for_few = row is RowWeights.FEW_INT4 and self.row_bits == 4
+        self.most_rows = FEW_ROWS if is_for_few else int(self.row_bits > 0)
         self.has_row_factors = factors is not None
         self._a_codes, self._a_scales, self._b_codes, self._b_scales = (none,) * 4 if factors is None else factors
         whole = _all_in_eight_bits(weight_OI) if int8 else None
@@ -113,20 +125,20 @@ class FewBitMatrix(nn.Module):
 
     def takes(self, num_rows: int) -> bool:
         """Whether products of so many rows read few bits."""
-        return self.input_levels > 0 or (self.row_bits > 0 and num_rows == 1)
+        return self.input_levels > 0 or num_rows <= self.most_rows
 
     def forward(self, x_NI: Tensor) -> Tensor:
         """Returns the product, [N, O] in `x`'s dtype, of as many rows as it takes."""
-        if self.row_bits == 0 or x_NI.size(0) > 1:
+        if x_NI.size(0) > self.most_rows:
             return int8_product(x_NI, self._codes, self._scales_O, self._zeros_O, self.input_levels)
-        row_1I = x_NI.to(self._row_scales.dtype)
+        few_NI = x_NI.to(self._row_scales.dtype)
         if self.row_bits == 4:
-            product_1O = four_bit_product(row_1I, self._row_codes, self._row_scales).to(x_NI.dtype)
+            product_NO = four_bit_product(few_NI, self._row_codes, self._row_scales).to(x_NI.dtype)
             if self.has_row_factors:
-                reduced_1R = torch.ops.aten._weight_int8pack_mm(row_1I, self._a_codes, self._a_scales)
-                product_1O.add_(torch.ops.aten._weight_int8pack_mm(reduced_1R, self._b_codes, self._b_scales))
-            return product_1O
-        return torch.ops.aten._weight_int8pack_mm(row_1I, self._row_codes, self._row_scales).to(x_NI.dtype)
+                reduced_NR = torch.ops.aten._weight_int8pack_mm(few_NI, self._a_codes, self._a_scales)
+                product_NO.add_(torch.ops.aten._weight_int8pack_mm(reduced_NR, self._b_codes, self._b_scales))
+            return product_NO
+        return torch.ops.aten._weight_int8pack_mm(few_NI, self._row_codes, self._row_scales).to(x_NI.dtype)
 
 
 def int8_product(x_NI: Tensor, packed: Tensor, scales_O: Tensor, zeros_O: Tensor, levels: int) -> Tensor:
@@ -181,7 +193,7 @@ def _all_in_eight_bits(weight_OI: Tensor) -> tuple[Tensor, Tensor, Tensor, int] 
 def _row_copy(weight_OI: Tensor, row: RowWeights) -> tuple[int, Tensor, Tensor] | None:
     """Returns bits, codes and scales of a copy for one row; None where there is to be none, or this torch has none."""
     try:
-        found = _in_four_bits(weight_OI) if row is RowWeights.INT4 else None
+        found = _in_four_bits(weight_OI) if row.in_four_bits else None
         if found is None and row is not RowWeights.DENSE:
             found = _in_eight_bits(weight_OI)
     except (AttributeError, RuntimeError):

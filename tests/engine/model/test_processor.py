@@ -21,6 +21,9 @@ SPEEDS = ProductSpeeds(
     row_bfloat16=2.0,
     row_int8=1.0,
     row_int4=INF,
+    few_dense=3.0,
+    few_int8=INF,
+    few_int4=INF,
 )
 
 
@@ -103,6 +106,12 @@ def test_without_a_cache_folder_every_start_measures(tmp_path: Path, num_measure
     assert len(num_measured) == 2
 
 
+def of_times(*times: float) -> ProductSpeeds:
+    """Returns speeds in the order of their fields; infinite ones for those left out."""
+    names = ProductSpeeds.__dataclass_fields__
+    return ProductSpeeds(**dict(zip(names, (*times, *[INF] * (len(names) - len(times))), strict=True)))
+
+
 @pytest.mark.parametrize(
     ("times", "dtype", "row", "int8_mlp"),
     [
@@ -123,18 +132,41 @@ def test_without_a_cache_folder_every_start_measures(tmp_path: Path, num_measure
 def test_faster_format_is_chosen_if_it_is_worth_the_lost_precision(
     times: tuple[float, ...], dtype: torch.dtype, row: RowWeights, int8_mlp: bool
 ) -> None:
-    speeds = ProductSpeeds(**dict(zip(ProductSpeeds.__dataclass_fields__, times, strict=True)))
+    speeds = of_times(*times)
     assert speeds.dtype is dtype
     assert speeds.products(in_four_bits=True) == ProductKinds(row=row, int8_mlp=int8_mlp)
 
 
 def test_weights_that_are_not_stored_in_four_bits_are_not_read_in_four() -> None:
-    speeds = ProductSpeeds(**dict(zip(ProductSpeeds.__dataclass_fields__, (10, 5, 3, 4, 9, 7, 3), strict=True)))
+    speeds = of_times(10, 5, 3, 4, 9, 7, 3)
     assert speeds.products(in_four_bits=True).row is RowWeights.INT4
     assert speeds.products(in_four_bits=False).row is RowWeights.INT8
+
+
+@pytest.mark.parametrize(
+    ("few", "int8_mlp", "row"),
+    [
+        ((11, INF, 8), False, RowWeights.FEW_INT4),
+        ((11, 8, 8), False, RowWeights.FEW_INT4),
+        ((11, 11, 8), True, RowWeights.FEW_INT4),
+        # Hardly faster than what they would read otherwise.
+        ((9, INF, 8), False, RowWeights.INT4),
+        ((11, 9, 8), True, RowWeights.INT4),
+        # Far slower than one row.
+        ((30, 30, 13), False, RowWeights.INT4),
+        ((INF, INF, INF), False, RowWeights.INT4),
+    ],
+)
+def test_few_rows_read_four_bits_where_that_is_fast(
+    few: tuple[float, float, float], int8_mlp: bool, row: RowWeights
+) -> None:
+    speeds = of_times(10, 5, 3 if int8_mlp else INF, 4, 9, 7, 6, *few)
+    assert speeds.products(in_four_bits=True) == ProductKinds(row=row, int8_mlp=int8_mlp)
+    assert not speeds.products(in_four_bits=False).row.in_four_bits
 
 
 def test_a_measurement_has_a_time_for_every_format() -> None:
     speeds = ProductSpeeds.measure()
     assert min(speeds.float32, speeds.bfloat16, speeds.row_float32, speeds.row_bfloat16) > 0
     assert min(speeds.int8, speeds.row_int8, speeds.row_int4) > 0
+    assert 0 < speeds.few_dense < INF and min(speeds.few_int8, speeds.few_int4) > 0

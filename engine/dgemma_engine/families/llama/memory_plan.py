@@ -76,7 +76,7 @@ def llama_plan(
         # The embedding is looked up, or holds the adapter's marks: it cannot be the output matrix as well.
         sums["output matrix"] = sums["embedding"]
     copies = 0
-    if kinds.row is RowWeights.INT4 and four_bit_values and merged_rank:
+    if kinds.row.in_four_bits and four_bit_values and merged_rank:
         # In 8 bits; a scale for each output is too few to count.
         copies += _adapter_values(config, merged_rank, multiple=VECTOR_INPUTS)
     for name in ("attention", "output matrix", "mlp") if kinds.row is not RowWeights.DENSE else ():
@@ -107,7 +107,7 @@ def llama_plan(
 
 def _copies_bytes(num_values: int, row: RowWeights, four_bit_values: int) -> int:
     """Returns the size of the second copies; those in 8 bits have a scale per output, too few to count."""
-    in_four_bits = min(four_bit_values, num_values) if row is RowWeights.INT4 else 0
+    in_four_bits = min(four_bit_values, num_values) if row.in_four_bits else 0
     # A step and a middle for each group, in bfloat16.
     return num_values - in_four_bits + in_four_bits // 2 + in_four_bits // GROUP * 4
 

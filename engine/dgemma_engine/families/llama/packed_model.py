@@ -24,6 +24,9 @@ from dgemma_engine.model.attention_masks import ALL_VISIBLE, AttentionMasks
 from dgemma_engine.model.canvas_pass import CanvasPass
 from dgemma_engine.model.kv_cache import KVCache
 
+# Rows for which a compact model's products take about as long as for one.
+_COMPACT_ROWS = 8
+
 
 class PackedLlama(PackedModel):
     """A Llama with packed weights.
@@ -54,14 +57,16 @@ class PackedLlama(PackedModel):
         self._to_vocabulary = PackedMatrix(head.weight.detach(), kinds.row, int8=kinds.is_compact)
         self._embedding = EightBitTable(embedding_VD) if kinds.is_compact else DenseTable(embedding_VD)
         self._shift = CanvasShift(config.sliding_window)
-        matrices = [self._to_vocabulary, *(module for layer in layers for module in layer.modules())]
-        packed = [each.few_bits for each in matrices if isinstance(each, PackedMatrix | PackedGate)]
+        modules = (module for layer in layers for module in layer.modules())
+        in_layers = [each.few_bits for each in modules if isinstance(each, PackedMatrix | PackedGate)]
+        packed = [self._to_vocabulary.few_bits, *in_layers]
         bits = {each.row_bits for each in packed} - {0}
         self._one_row_bits = " and ".join(map(str, sorted(bits)))
         self._is_int8 = any(each.input_levels for each in packed)
         self._is_compact = self._to_vocabulary.few_bits.input_levels > 0
         # Where a single token reads what several read, all of a pass is reading weights.
-        self.checks_several_at_once = self._is_compact
+        most_rows = min((each.most_rows for each in in_layers if each.row_bits), default=1)
+        self.checked_at_once = _COMPACT_ROWS if self._is_compact else most_rows
 
     @property
     def number_format(self) -> str:

@@ -74,6 +74,7 @@ def input_levels() -> int:
 
 
 INT8 = ProductKinds(row=RowWeights.INT4, int8_mlp=True)
+IN_FOUR_BITS = [row for row in RowWeights if row.in_four_bits]
 KINDS = [
     *(ProductKinds(row=row, int8_mlp=False) for row in RowWeights),
     *(ProductKinds(row=row, int8_mlp=True) for row in (RowWeights.INT8, RowWeights.INT4)),
@@ -109,8 +110,9 @@ def test_packed_model_is_the_plain_one(
     expected = [name for name in in_eight_bits if (name == in_eight_bits[1]) == kinds.is_compact]
     found = [name for name in in_eight_bits if name in packed.number_format]
     assert found == (expected if kinds.int8_mlp and input_levels() > 0 else [])
-    assert packed.checks_several_at_once == (kinds.is_compact and input_levels() > 0)
-    assert not plain.is_compiled and not plain.checks_several_at_once
+    # Random weights have no copy in 4 bits.
+    assert packed.checked_at_once == (8 if kinds.is_compact and input_levels() > 0 else 1)
+    assert not plain.is_compiled and plain.checked_at_once == 1
 
 
 @pytest.mark.parametrize("tied", [True, False])
@@ -228,11 +230,16 @@ def stored_in_four_bits(path: Path, dtype: torch.dtype) -> LlamaModel:
     return model
 
 
+@pytest.mark.parametrize("row", IN_FOUR_BITS)
 @pytest.mark.parametrize("int8_mlp", [False, True])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("with_repository", [False, True])
-def test_single_tokens_read_a_base_in_four_bits_beside_its_merged_adapter(
-    of_repository: tuple[Path, dict[str, Tensor]], dtype: torch.dtype, int8_mlp: bool, with_repository: bool
+def test_few_tokens_read_a_base_in_four_bits_beside_its_merged_adapter(
+    of_repository: tuple[Path, dict[str, Tensor]],
+    dtype: torch.dtype,
+    row: RowWeights,
+    int8_mlp: bool,
+    with_repository: bool,
 ) -> None:
     path, of_another = of_repository
     merged, exact_base = stored_in_four_bits(path, torch.float32), stored_in_four_bits(path, torch.float32)
@@ -243,12 +250,13 @@ def test_single_tokens_read_a_base_in_four_bits_beside_its_merged_adapter(
     if with_repository:
         merge(merged, of_another, base=merged)
     exact = everything(merged)
-    kinds = ProductKinds(row=RowWeights.INT4, int8_mlp=int8_mlp)
+    kinds = ProductKinds(row=row, int8_mlp=int8_mlp)
     packed = PackedLlama(own_base, kinds, causal)
     adapter = pack_adapter(of_another, packed.config.num_layers) if with_repository else None
     if "for single tokens" not in packed.number_format:
         pytest.skip("this torch has no copy for one row")
     assert "for single tokens 4 " in packed.number_format
+    assert packed.checked_at_once == (4 if row is RowWeights.FEW_INT4 else 1)
     is_rounded = dtype is torch.bfloat16 or int8_mlp
     for name, logits in everything(packed, adapter).items():
         is_rounded |= name == "token"
