@@ -114,7 +114,7 @@ def test_unavailable_card_is_refused_with_the_reason(
 def test_number_format_is_the_one_the_processor_multiplies_faster(
     device: str, bfloat16_ms: float, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    others = dict.fromkeys(("int8", "row_float32", "row_bfloat16", "row_int8", "row_int4"), 1.0)
-    speeds = ProductSpeeds(float32=10.0, bfloat16=bfloat16_ms, **others)
+    same = dict.fromkeys(ProductSpeeds.__dataclass_fields__, 1.0)
+    speeds = ProductSpeeds(**same | {"float32": 10.0, "bfloat16": bfloat16_ms})
     monkeypatch.setattr(devices, "product_speeds", lambda _environ: speeds)
     assert weight_dtype(torch.device(device)) == dtype
