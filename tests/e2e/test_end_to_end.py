@@ -87,7 +87,9 @@ DOCUMENTS = {
 
 @pytest.mark.parametrize("name", DOCUMENTS)
 @pytest.mark.parametrize("encoding", list(PositionEncoding))
-async def test_answer_is_the_models(name: str, encoding: PositionEncoding, oracle: Engine, tmp_path: Path) -> None:
+async def test_answer_equals_that_of_the_same_model_in_this_process(
+    name: str, encoding: PositionEncoding, oracle: Engine, tmp_path: Path
+) -> None:
     marked = DOCUMENTS[name]
     text, _offset = split_cursor(marked)
     async with session(tmp_path, encoding=encoding, options={"deadlineMs": 60_000}) as editor:
@@ -126,7 +128,7 @@ async def denoising(client: EngineClient) -> None:
 
 
 async def asked(editor: Editor, position: types.Position, watcher: EngineClient) -> asyncio.Task[Any]:
-    """Asks until the engine is at work on it: a request that the connection kept waiting is answered with nothing."""
+    """Asks until the engine works on the request: one that waited too long for the connection gets an empty answer."""
     while True:
         task = asyncio.create_task(editor.ask(position))
         await denoising(watcher)
@@ -227,8 +229,8 @@ async def test_engine_killed_in_mid_request(tmp_path: Path, endless: Path, watch
         assert await asyncio.wait_for(task, 10) == []
         await until(lambda: "error" in editor.kinds())
         num_before = len(editor.kinds())
-        # A next request finds another engine and waits for it, without the user doing anything. On a slow machine the
-        # engine starts for longer than a request waits; the request after it is answered.
+        # The next request starts another engine and waits for it, without an action of the user. On a slow machine the
+        # start takes longer than that request waits; then a later request is answered.
         again = asyncio.create_task(editor.ask(position))
         await until(lambda: {"ready", "busy"} & {*editor.kinds()[num_before:]}, timeout_s=120)
         async with await EngineClient.attach(EngineLocation.locate(os.environ, model=str(endless))) as other:

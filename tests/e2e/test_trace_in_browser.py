@@ -101,7 +101,7 @@ def page() -> str:
         deadline_ms=0,
     )
     recorder = Recorder(time.monotonic)
-    # No deadline: what is recorded must not depend on how fast the machine is.
+    # No deadline: the recording must not depend on the speed of the machine.
     cancel = Cancel(deadline_s=math.inf, clock=time.monotonic)
     infill = engine.infill(build_context(request, ContextLimits()), cancel, recorder=recorder)
     return to_html(trace_view(request, 10, 12, recorder.trace(infill), STATUS_NOW))
@@ -218,7 +218,7 @@ def test_token_shows_its_alternatives(page: str, opened: Callable[..., Seen]) ->
     assert tip.inner_text() != first
 
 
-def test_dropped_rows_show_when_and_why(opened: Callable[..., Seen]) -> None:
+def test_dropped_row_shows_when_and_why(opened: Callable[..., Seen]) -> None:
     seen = opened(made(), fragment="#2")
     assert seen.page.locator(".row").nth(1).locator(".fate").inner_text().startswith("✕ dropped")
     assert "after step 1" in seen.page.locator(".row").nth(1).inner_text()
@@ -277,7 +277,7 @@ def test_silence_is_explained(opened: Callable[..., Seen]) -> None:
     assert "Would add syntax errors" in seen.page.locator("#candidates").inner_text()
 
 
-def test_text_is_shown_and_never_run(opened: Callable[..., Seen]) -> None:
+def test_markup_in_the_texts_is_shown_and_not_run(opened: Callable[..., Seen]) -> None:
     seen = opened(made(HOSTILE, answer=HOSTILE, token=HOSTILE), fragment="#9")
     assert HOSTILE in seen.page.locator("#source").inner_text()
     assert HOSTILE in seen.page.locator("#candidates").inner_text()
