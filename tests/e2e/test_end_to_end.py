@@ -171,7 +171,9 @@ async def test_cancel_stops_the_denoising(tmp_path: Path, endless: Path, watcher
         await idle(watcher)
 
 
-async def test_newer_request_supersedes(tmp_path: Path, endless: Path, watcher: EngineClient) -> None:
+async def test_newer_request_of_a_document_cancels_the_older(
+    tmp_path: Path, endless: Path, watcher: EngineClient
+) -> None:
     async with session(tmp_path, options=endless_options(endless)) as editor:
         first = await asked(editor, editor.open("x = |\ny = \n"), watcher)
         second = asyncio.create_task(editor.ask(types.Position(line=1, character=4)))
@@ -183,7 +185,7 @@ async def test_newer_request_supersedes(tmp_path: Path, endless: Path, watcher: 
     await idle(watcher)
 
 
-async def test_answer_for_an_older_text_is_not_given(tmp_path: Path, endless: Path, watcher: EngineClient) -> None:
+async def test_edit_that_contradicts_a_request_cancels_it(tmp_path: Path, endless: Path, watcher: EngineClient) -> None:
     options = endless_options(endless) | {"deadlineMs": 1_000}
     async with session(tmp_path, options=options) as editor:
         task = await asked(editor, editor.open("x = |"), watcher)
@@ -220,7 +222,9 @@ async def test_two_editors_share_one_engine(tmp_path: Path, runtime: Path) -> No
             assert server.memory_info().rss < status.memory_bytes / 2
 
 
-async def test_engine_killed_in_mid_request(tmp_path: Path, endless: Path, watcher: EngineClient) -> None:
+async def test_engine_killed_in_mid_request_is_started_again_by_the_next(
+    tmp_path: Path, endless: Path, watcher: EngineClient
+) -> None:
     async with session(tmp_path, options=endless_options(endless)) as editor:
         position = editor.open("x = |")
         task = await asked(editor, position, watcher)
@@ -243,7 +247,7 @@ async def test_engine_killed_in_mid_request(tmp_path: Path, endless: Path, watch
     assert isinstance(await asyncio.wait_for(again, 10), list)
 
 
-async def test_wrong_settings_are_reported_and_the_server_lives(tmp_path: Path) -> None:
+async def test_wrong_settings_are_reported_and_right_ones_take_effect_later(tmp_path: Path) -> None:
     options = {"engine": {"model": str(tmp_path / "nowhere"), "modle": "x"}, "deadlineMs": "soon"}
     async with session(tmp_path, options=options) as editor:
         position = editor.open("for name in |\n")
@@ -261,7 +265,7 @@ async def test_wrong_settings_are_reported_and_the_server_lives(tmp_path: Path) 
         await until(lambda: editor.kinds()[-1] == "ready", timeout_s=60)
 
 
-async def test_server_over_tcp(runtime: Path) -> None:
+async def test_server_over_tcp_ends_with_its_session(runtime: Path) -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]

@@ -1,7 +1,7 @@
 """Tests in real editors: everything below this folder, run by `make test-editors` and by nothing else.
 
-The tests carry the marker `editors`, which is deselected by default. The editors lie in `.editors/`, the Python packages
-come with the extra `editors`; without the packages nothing is collected.
+The tests carry the marker `editors`, which is deselected by default. The editors lie in `.editors/`. Without the Python
+packages of the extra `editors` nothing is collected.
 """
 
 from __future__ import annotations
