@@ -29,7 +29,7 @@ def chromium() -> Path:
 
 @pytest.fixture(scope="session", autouse=True)
 def own_homes() -> Iterator[None]:
-    """Keeps the counts and fetched models of the user out of the tests: `tiny` answers, as nothing was fetched."""
+    """Keeps the user's statistics and fetched models out of the tests, so that `tiny` answers."""
     with tempfile.TemporaryDirectory(prefix="t-") as folder, pytest.MonkeyPatch.context() as patch:
         for name in ("XDG_STATE_HOME", "XDG_DATA_HOME"):
             patch.setitem(os.environ, name, str(Path(folder) / name.lower()))

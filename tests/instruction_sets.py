@@ -1,7 +1,7 @@
 """Runs the numerical tests once for each instruction set: `python tests/instruction_sets.py [NAME ...]`.
 
-oneDNN, PyTorch's own kernels and MKL choose code by what the processor can do; their environment variables make them do
-with less, MKL's on Intel's processors. A set that the processor lacks is named, and run with what it has instead.
+oneDNN, PyTorch's own kernels and MKL choose code by the processor's instructions; their environment variables exclude
+some of them, MKL's on Intel's processors only. A set that the processor lacks is named, and run with a smaller one.
 """
 
 from __future__ import annotations

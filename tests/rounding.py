@@ -14,9 +14,9 @@ from torch import Tensor
 
 # 3e-8 is the share of values that may be further off.
 LIKELY = 6.0
-# Of tanh in float32, in units of roundoff: libraries approximate it by polynomials.
+# The error of tanh in float32, in units of roundoff: libraries approximate it by polynomials.
 TANH = 8.0
-# By which the layers of a whole model grow a rounding error: random ones, and those of the embedded model.
+# Factors by which the layers of a model grow a rounding error: random weights, and those of the embedded model.
 RANDOM_GROWTH, TRAINED_GROWTH = 100.0, 10.0
 
 

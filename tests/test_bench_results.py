@@ -1,4 +1,4 @@
-"""Benchmarks leave what is committed alone, unless they are told to record."""
+"""Benchmarks change committed results only with `--record`."""
 
 from __future__ import annotations
 

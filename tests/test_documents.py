@@ -1,4 +1,4 @@
-"""Documents hold what is true: quoted figures equal their JSON, every target exists, the README stays short."""
+"""Documents are correct: quoted figures equal their JSON, make targets and links exist, the README stays short."""
 
 from __future__ import annotations
 

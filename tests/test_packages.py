@@ -29,7 +29,7 @@ def test_wheel_is_described_for_an_index() -> None:
     assert {"language-server", "code-completion"} <= set(PROJECT["keywords"])
     oldest = PROJECT["requires-python"].removeprefix(">=")
     assert f"Programming Language :: Python :: {oldest}" in PROJECT["classifiers"]
-    # The expression above says it; an index refuses both.
+    # The license expression replaces classifiers; an index refuses a package with both.
     assert not any(one.startswith("License ::") for one in PROJECT["classifiers"])
 
 

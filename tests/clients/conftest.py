@@ -1,7 +1,7 @@
 """Real clients of other projects against the HTTP server: run by `make test-clients` and by nothing else.
 
-They carry the marker `clients`, which is deselected by default. They lie in `.clients/`: a virtual environment of their
-own, because their requirements must not affect those of this project, and packages of Node.
+The tests carry the marker `clients`, which is deselected by default. The clients lie in `.clients/`: a virtual
+environment of their own, because their requirements must not affect those of this project, and packages of Node.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ CLIENTS = HERE.parents[1] / ".clients"
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Marks what is below this folder, before pytest selects by marker."""
+    """Marks the tests below this folder, before pytest selects by marker."""
     for item in items:
         if item.path.is_relative_to(HERE):
             item.add_marker(pytest.mark.clients)

@@ -23,7 +23,7 @@ PLUGIN, SERVER = "vim-llama.cpp", "llama.cpp-tools"
 
 
 def install(dest: Path) -> None:
-    """Unpacks both, and links the model.
+    """Unpacks llama.cpp, llama.vim and their libraries, and links the model.
 
     Raises:
         subprocess.CalledProcessError: the mirror has no such package.

@@ -1,6 +1,6 @@
 """The reference server, llama.cpp's own, side by side with ours: the same requests, the same fields and types.
 
-Ours may have more fields. What it lacks is listed here, each with a reason.
+Ours may have more fields. The fields that ours lacks are listed here, with the reasons.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from tests.engine.http_api.running_server import AnsweringEngine, Reply, Running
 
 FOLDER = CLIENTS / "llama.cpp"
 PATIENCE_S = 60.0
-# The model has tokens for the parts of a repository, which nothing here gives a meaning to; any three do.
+# The server requires fill-in-the-middle tokens. The test compares no text, so any three ids serve.
 FIM_TOKENS = ",".join(f"tokenizer.ggml.fim_{name}_token_id=int:{3 + i}" for i, name in enumerate(("pre", "suf", "mid")))
 
 LACKING = {
@@ -45,7 +45,7 @@ LACKING_IN_OPENAI = LACKING | {
     "timings",
     "system_fingerprint",
     "usage.prompt_tokens_details",
-    # A word or null in OpenAI's own API.
+    # A string or null in OpenAI's own API.
     "error.code",
 }
 

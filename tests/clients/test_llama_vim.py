@@ -1,4 +1,4 @@
-"""llama.vim in a real Neovim: what it shows and inserts, and its requests that the user did not ask for."""
+"""llama.vim in a real Neovim: what it shows and inserts, and its prefetch requests."""
 
 from __future__ import annotations
 

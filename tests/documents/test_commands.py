@@ -1,7 +1,7 @@
 """Every command of every document is run, or another test that runs it is named; every option that is named exists.
 
-`make test-docs`. A command is run as it is written, in a folder and a home of its own, but for what only stands for
-something (`DIR`, `FOLDER`) and for a model that would have to be fetched.
+`make test-docs`. A command is run as it is written, in a folder and a home of its own; only placeholders
+(`DIR`, `FOLDER`) and models that would have to be fetched are replaced.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ class Run:
 
     Attributes:
         output: what its output must hold, a regular expression.
-        script: what is run in its place; empty for the command as it is written.
+        script: what is run in place of the command; empty for the command as it is written.
         code: exit code.
-        ends: whether it ends by itself; else it is ended after its first lines.
+        ends: whether the command ends by itself; else it is ended once the output matches.
     """
 
     output: str
@@ -272,7 +272,7 @@ def test_named_command_and_its_options_exist(page: str, command: str, capsys: py
 
 
 @pytest.mark.parametrize("block", [block for block in blocks() if block.language], ids=lambda block: block.place)
-def test_block_of_a_language_is_of_that_language(block: Block) -> None:
+def test_json_toml_and_python_blocks_can_be_parsed(block: Block) -> None:
     """Blocks in the languages of other clients are read by those clients, in `make test-clients`."""
     parsers = {"json": json.loads, "toml": tomllib.loads, "python": ast.parse}
     parsers.get(block.language, str)(block.text)

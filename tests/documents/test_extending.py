@@ -84,7 +84,7 @@ def test_stop_rule_ends_a_denoising() -> None:
     assert steps(rule(share=1.0, nats=0.0)) == 6
 
 
-def test_kind_recognises_a_folder_that_says_so(tmp_path: Path) -> None:
+def test_kind_fits_a_checkpoint_with_its_architecture(tmp_path: Path) -> None:
     kind = defined("OURS")
     text = '{"model_type": "ours-qwen2", "architectures": ["OursForMaskedLM"]}'
     (tmp_path / "config.json").write_text(text, encoding="utf-8")
@@ -93,7 +93,7 @@ def test_kind_recognises_a_folder_that_says_so(tmp_path: Path) -> None:
     assert not any(other.fits(facts) for other in KINDS)
 
 
-def test_setting_refuses_what_it_does_not_take() -> None:
+def test_setting_refuses_a_number_out_of_its_range() -> None:
     option = defined("PATIENCE")
     assert option.problem(300, section=SECTION) is None
     assert "dgemma.patienceMs must be a whole number from 0 to 2000" in option.problem(3_000, section=SECTION)

@@ -87,7 +87,9 @@ DOCUMENTS = {
 
 @pytest.mark.parametrize("name", DOCUMENTS)
 @pytest.mark.parametrize("encoding", list(PositionEncoding))
-async def test_answer_is_the_models(name: str, encoding: PositionEncoding, oracle: Engine, tmp_path: Path) -> None:
+async def test_answer_equals_that_of_the_same_model_in_this_process(
+    name: str, encoding: PositionEncoding, oracle: Engine, tmp_path: Path
+) -> None:
     marked = DOCUMENTS[name]
     text, _offset = split_cursor(marked)
     async with session(tmp_path, encoding=encoding, options={"deadlineMs": 60_000}) as editor:
@@ -126,7 +128,7 @@ async def denoising(client: EngineClient) -> None:
 
 
 async def asked(editor: Editor, position: types.Position, watcher: EngineClient) -> asyncio.Task[Any]:
-    """Asks until the engine is at work on it: a request that the connection kept waiting is answered with nothing."""
+    """Asks until the engine works on the request: one that waited too long for the connection gets an empty answer."""
     while True:
         task = asyncio.create_task(editor.ask(position))
         await denoising(watcher)
@@ -169,7 +171,9 @@ async def test_cancel_stops_the_denoising(tmp_path: Path, endless: Path, watcher
         await idle(watcher)
 
 
-async def test_newer_request_supersedes(tmp_path: Path, endless: Path, watcher: EngineClient) -> None:
+async def test_newer_request_of_a_document_cancels_the_older(
+    tmp_path: Path, endless: Path, watcher: EngineClient
+) -> None:
     async with session(tmp_path, options=endless_options(endless)) as editor:
         first = await asked(editor, editor.open("x = |\ny = \n"), watcher)
         second = asyncio.create_task(editor.ask(types.Position(line=1, character=4)))
@@ -181,7 +185,7 @@ async def test_newer_request_supersedes(tmp_path: Path, endless: Path, watcher: 
     await idle(watcher)
 
 
-async def test_answer_for_an_older_text_is_not_given(tmp_path: Path, endless: Path, watcher: EngineClient) -> None:
+async def test_edit_that_contradicts_a_request_cancels_it(tmp_path: Path, endless: Path, watcher: EngineClient) -> None:
     options = endless_options(endless) | {"deadlineMs": 1_000}
     async with session(tmp_path, options=options) as editor:
         task = await asked(editor, editor.open("x = |"), watcher)
@@ -218,7 +222,9 @@ async def test_two_editors_share_one_engine(tmp_path: Path, runtime: Path) -> No
             assert server.memory_info().rss < status.memory_bytes / 2
 
 
-async def test_engine_killed_in_mid_request(tmp_path: Path, endless: Path, watcher: EngineClient) -> None:
+async def test_engine_killed_in_mid_request_is_started_again_by_the_next(
+    tmp_path: Path, endless: Path, watcher: EngineClient
+) -> None:
     async with session(tmp_path, options=endless_options(endless)) as editor:
         position = editor.open("x = |")
         task = await asked(editor, position, watcher)
@@ -227,8 +233,8 @@ async def test_engine_killed_in_mid_request(tmp_path: Path, endless: Path, watch
         assert await asyncio.wait_for(task, 10) == []
         await until(lambda: "error" in editor.kinds())
         num_before = len(editor.kinds())
-        # A next request finds another engine and waits for it, without the user doing anything. On a slow machine the
-        # engine starts for longer than a request waits; the request after it is answered.
+        # The next request starts another engine and waits for it, without an action of the user. On a slow machine the
+        # start takes longer than that request waits; then a later request is answered.
         again = asyncio.create_task(editor.ask(position))
         await until(lambda: {"ready", "busy"} & {*editor.kinds()[num_before:]}, timeout_s=120)
         async with await EngineClient.attach(EngineLocation.locate(os.environ, model=str(endless))) as other:
@@ -241,7 +247,7 @@ async def test_engine_killed_in_mid_request(tmp_path: Path, endless: Path, watch
     assert isinstance(await asyncio.wait_for(again, 10), list)
 
 
-async def test_wrong_settings_are_reported_and_the_server_lives(tmp_path: Path) -> None:
+async def test_wrong_settings_are_reported_and_right_ones_take_effect_later(tmp_path: Path) -> None:
     options = {"engine": {"model": str(tmp_path / "nowhere"), "modle": "x"}, "deadlineMs": "soon"}
     async with session(tmp_path, options=options) as editor:
         position = editor.open("for name in |\n")
@@ -259,7 +265,7 @@ async def test_wrong_settings_are_reported_and_the_server_lives(tmp_path: Path) 
         await until(lambda: editor.kinds()[-1] == "ready", timeout_s=60)
 
 
-async def test_server_over_tcp(runtime: Path) -> None:
+async def test_server_over_tcp_ends_with_its_session(runtime: Path) -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]

@@ -47,7 +47,7 @@ async def ready(editor: FillEditor, span: types.Range) -> None:
 
 
 @pytest.mark.parametrize("line_end", ["\n", "\r\n"], ids=["lf", "crlf"])
-async def test_fill_is_code_and_leaves_the_rest_alone(tmp_path: Path, line_end: str) -> None:
+async def test_every_candidate_parses_and_leaves_the_rest_of_the_file(tmp_path: Path, line_end: str) -> None:
     marked = SHAPES.format(name="x") + "1\n"
     async with editing(tmp_path / "unused.txt", command=SERVER) as inner:
         editor = FillEditor(inner)
@@ -69,7 +69,7 @@ async def test_ghost_text_is_served_between_the_steps_of_a_fill(tmp_path: Path) 
         editor = FillEditor(inner)
         span = editor.open(SHAPES.format(name="y"))
         await ready(editor, span)
-        # A busy machine may give the fill all the time there is; one that waits for the fill is last every time.
+        # On a busy machine ghost text may lose the race now and then; queued until the fill ends, it would lose each.
         orders: list[list[str]] = []
         while len(orders) < 5 and ["ghost text", "fill"] not in orders:
             orders.append(await order_of_answers(editor, span, token=f"t{len(orders)}"))

@@ -208,7 +208,7 @@ async def status_of(cluster: Cluster, key: str) -> int:
         return (await client.post("/infill", json=body, headers=headers)).status_code
 
 
-async def test_bad_line_disturbs_nothing_and_is_reported(cluster: Cluster) -> None:
+async def test_invalid_configuration_and_key_file_are_reported_and_the_earlier_ones_stay(cluster: Cluster) -> None:
     # A replica that still starts would read the bad line as its first, and be replaced.
     text, pids = cluster.configuration.read_text(), await answering_pids(cluster)
     cluster.configuration.write_text(text.replace("num_replicas: 2", "num_replicas: 2, user_config: {max_reqs: 4}"))
@@ -269,7 +269,7 @@ def test_logs_are_json_without_a_line_per_request(cluster: Cluster) -> None:
 
 
 @pytest.mark.parametrize("delay_s", [0.5, 2.5, 5.0])
-def test_end_before_it_listens_is_clean(home: Path, delay_s: float) -> None:
+def test_sigterm_soon_after_the_start_ends_cleanly(home: Path, delay_s: float) -> None:
     port = free_port()
     (keys := home / "keys2").write_text(f"ann {KEY}\n")
     (configuration := home / "early.yaml").write_text(CONFIGURATION.format(port=port, keys=keys, model="tiny"))

@@ -101,7 +101,7 @@ def page() -> str:
         deadline_ms=0,
     )
     recorder = Recorder(time.monotonic)
-    # No deadline: what is recorded must not depend on how fast the machine is.
+    # No deadline: the recording must not depend on the speed of the machine.
     cancel = Cancel(deadline_s=math.inf, clock=time.monotonic)
     infill = engine.infill(build_context(request, ContextLimits()), cancel, recorder=recorder)
     return to_html(trace_view(request, 10, 12, recorder.trace(infill), STATUS_NOW))
@@ -180,7 +180,7 @@ def test_space_plays_to_the_end_and_pauses(page: str, opened: Callable[..., Seen
     assert play.get_attribute("aria-pressed") == "false"
 
 
-def test_marks_do_not_rest_on_colour_alone(opened: Callable[..., Seen]) -> None:
+def test_marks_differ_in_more_than_colour(opened: Callable[..., Seen]) -> None:
     seen = opened(made(), fragment="#1")
     styles = {
         name: seen.page.locator(f"#canvas .{name}").first.evaluate(
@@ -218,7 +218,7 @@ def test_token_shows_its_alternatives(page: str, opened: Callable[..., Seen]) ->
     assert tip.inner_text() != first
 
 
-def test_dropped_rows_show_when_and_why(opened: Callable[..., Seen]) -> None:
+def test_dropped_row_shows_when_and_why(opened: Callable[..., Seen]) -> None:
     seen = opened(made(), fragment="#2")
     assert seen.page.locator(".row").nth(1).locator(".fate").inner_text().startswith("✕ dropped")
     assert "after step 1" in seen.page.locator(".row").nth(1).inner_text()
@@ -226,7 +226,7 @@ def test_dropped_rows_show_when_and_why(opened: Callable[..., Seen]) -> None:
     assert "+ 5 more" in seen.page.locator(".row").nth(0).inner_text()
 
 
-def test_text_written_left_to_right_has_a_section_of_its_own(opened: Callable[..., Seen]) -> None:
+def test_autoregressive_text_has_a_section_of_its_own(opened: Callable[..., Seen]) -> None:
     seen = opened(made())
     writing = seen.page.locator("#writing")
     assert "Pass 1" in writing.inner_text()
@@ -246,11 +246,11 @@ def test_text_written_left_to_right_has_a_section_of_its_own(opened: Callable[..
     assert "Ends the text" in seen.page.locator("#tip").inner_text()
 
 
-def test_section_of_text_written_left_to_right_is_hidden_without_any(opened: Callable[..., Seen]) -> None:
+def test_section_of_autoregressive_text_is_hidden_without_any(opened: Callable[..., Seen]) -> None:
     assert not opened(made(writes=False)).page.locator("#writing").is_visible()
 
 
-def test_canvases_follow_each_other(opened: Callable[..., Seen]) -> None:
+def test_steps_of_a_second_canvas_follow_those_of_the_first(opened: Callable[..., Seen]) -> None:
     seen = opened(made(num_canvases=2))
     assert seen.page.locator("#ticks").inner_text().split() == ["noise", "1", "2", "noise", "1", "2", "answer"]
     assert seen.page.locator(".canvas-note").inner_text() == "Canvas 1 of 2: the first."
@@ -269,7 +269,7 @@ def test_answer_of_several_lines_is_shown_in_its_place(opened: Callable[..., See
     assert last < first
 
 
-def test_silence_is_explained(opened: Callable[..., Seen]) -> None:
+def test_reason_for_an_empty_answer_is_shown(opened: Callable[..., Seen]) -> None:
     seen = opened(made("x = ", answer=""), fragment="#9")
     summary = seen.page.locator("#summary").inner_text()
     assert summary.startswith("Nothing is shown. The best candidate, 2, has 5 %; this model shows an answer from 10 %.")
@@ -277,7 +277,7 @@ def test_silence_is_explained(opened: Callable[..., Seen]) -> None:
     assert "Would add syntax errors" in seen.page.locator("#candidates").inner_text()
 
 
-def test_text_is_shown_and_never_run(opened: Callable[..., Seen]) -> None:
+def test_markup_in_the_texts_is_shown_and_not_run(opened: Callable[..., Seen]) -> None:
     seen = opened(made(HOSTILE, answer=HOSTILE, token=HOSTILE), fragment="#9")
     assert HOSTILE in seen.page.locator("#source").inner_text()
     assert HOSTILE in seen.page.locator("#candidates").inner_text()
@@ -286,7 +286,7 @@ def test_text_is_shown_and_never_run(opened: Callable[..., Seen]) -> None:
     assert seen.page.locator("img").count() == 0
 
 
-def test_model_that_writes_from_left_to_right_has_no_notice_and_counts_passes(opened: Callable[..., Seen]) -> None:
+def test_autoregressive_model_has_no_notice_and_counts_passes(opened: Callable[..., Seen]) -> None:
     request = request_at(
         FilePosition(path=Path("a.py"), text="x = ", offset=4), trigger=Trigger.AUTOMATIC, deadline_ms=1_000
     )

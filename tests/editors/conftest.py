@@ -1,7 +1,7 @@
 """Tests in real editors: everything below this folder, run by `make test-editors` and by nothing else.
 
-They carry the marker `editors`, which is deselected by default. Their editors lie in `.editors/`, their Python packages
-come with the extra `editors`; where these are not installed, nothing is collected.
+The tests carry the marker `editors`, which is deselected by default. The editors lie in `.editors/`. Without the Python
+packages of the extra `editors` nothing is collected.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ collect_ignore = [folder for folder, package in NEEDS.items() if importlib.util.
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Marks what is below this folder, before pytest selects by marker."""
+    """Marks the tests below this folder, before pytest selects by marker."""
     for item in items:
         if item.path.is_relative_to(HERE):
             item.add_marker(pytest.mark.editors)
@@ -35,7 +35,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def chromium() -> Path:
-    """Chromium, installed if need be; these tests were asked for by name, so that they fail where there is none."""
+    """Chromium, installed if need be; without it these tests fail, because they run on request only."""
     return get_chromium()
 
 

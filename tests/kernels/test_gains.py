@@ -57,7 +57,7 @@ def test_no_kernel_with_a_gain_spills(predicted: dict[str, Any]) -> None:
         ("split_kv", "attention.canvas.512"),
     ],
 )
-def test_gains_that_fill_the_card_have_more_programs(predicted: dict[str, Any], gain: str, case: str) -> None:
+def test_gains_that_fill_the_gpu_have_more_programs(predicted: dict[str, Any], gain: str, case: str) -> None:
     call = predicted["gains"][gain]["calls"][case]
     (before,), (after, joined) = call["without"], call["with"]
     assert before["programs"] < 132 * 2 and after["programs"] > before["programs"]
@@ -77,7 +77,7 @@ def test_gains_of_whole_passes_change_no_kernel(predicted: dict[str, Any]) -> No
 
 
 @pytest.mark.parametrize(("programs", "share"), [(132, 1.0), (264, 1.0), (44, 1 / 3), (133, 133 / 264)])
-def test_share_of_the_card_that_has_work(bench: Callable[[str], ModuleType], programs: int, share: float) -> None:
+def test_share_of_the_gpu_that_has_work(bench: Callable[[str], ModuleType], programs: int, share: float) -> None:
     assert bench("predicted_time").filled(programs) == pytest.approx(share)
 
 

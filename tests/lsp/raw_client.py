@@ -94,7 +94,7 @@ class RawClient:
         return response["result"] if "result" in response else response["error"]["code"]
 
     async def lives(self) -> bool:
-        """Whether the server answers a question about a new document, with an engine that answers everything."""
+        """Whether the server answers a request in a new document, given an engine that answers every request."""
         self.open("alive = ", uri="file:///w/alive.py")
         return len(await self.ask(0, 8, uri="file:///w/alive.py")) == 1
 

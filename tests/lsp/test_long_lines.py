@@ -45,7 +45,7 @@ def test_engine_sees_as_much_of_long_lines_as_of_short_ones(text: str, share: fl
     assert 6_000 <= len(context.suffix) <= 8_000
 
 
-def test_surroundings_of_a_cursor_are_few():
+def test_text_read_around_a_cursor_is_bounded():
     at = 600_000
     assert len(around(MINIFIED, at)) <= 16_000
     seen = CursorContext.of(MINIFIED[:at], MINIFIED[at:], "javascript")

@@ -1,8 +1,8 @@
 """Every tensor of the published DiffusionGemma checkpoints, with its type and shape, derived from published facts.
 
 Run as a script it writes the lists beside this module, one JSON file a layout. Names are written out here and not taken
-from the engine's key map, which is what the lists are compared with. Sizes of the files and counts of the tensors that
-others read from the published headers are the check on the lists (`test_published_keys.py`).
+from the engine's key map, which is what the lists are compared with. `tests/engine/checkpoint/test_published_keys.py`
+checks the lists against file sizes and tensor counts that were read from the published headers.
 
 Sources: names, counts and shapes of the plain checkpoint: NVIDIA Megatron-Bridge, test of its DiffusionGemma bridge
 (revision 0f28bc4 of google/diffusiongemma-26B-A4B-it, 1,047 tensors). What each maker quantised: `LAYOUTS`. GGUF: the

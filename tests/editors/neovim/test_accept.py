@@ -14,7 +14,7 @@ THREE = {"automatic": ["one(1)"], "invoked": ["one(1)", "two(2)", "three(3)"]}
 
 
 @pytest.mark.parametrize("end", ["\n", "\r\n"])
-def test_words_then_a_line_then_the_rest(scripted: Start, tmp_path: Path, end: str) -> None:
+def test_accepting_words_then_lines_then_the_rest(scripted: Start, tmp_path: Path, end: str) -> None:
     text = f"x ={end}y{end}"
     script = {"by_line": {"x =": [" alpha('é😋', beta)\n\tgamma\ndelta"]}}
     window = scripted(text.encode(), script=script)
@@ -43,7 +43,7 @@ def test_words_then_a_line_then_the_rest(scripted: Start, tmp_path: Path, end: s
     assert (tmp_path / "a.py").read_bytes().decode() == written
 
 
-def test_rest_of_a_part_is_typed_through(scripted: Start) -> None:
+def test_rest_after_an_accepted_word_stays_while_it_is_typed(scripted: Start) -> None:
     window = scripted("x =\n", script={"by_line": {"x =": [" alpha + beta"]}})
     window.keys("A")
     window.see_ghost(" alpha + beta")
@@ -177,7 +177,7 @@ def test_tab_indents_where_nothing_is_shown(scripted: Start) -> None:
     window.until(lambda: window.line() == "a   b")
 
 
-def test_mapping_of_the_user_is_kept_for_where_nothing_is_shown(scripted: Start) -> None:
+def test_setup_keeps_the_users_mapping_of_the_accept_key_where_nothing_is_shown(scripted: Start) -> None:
     window = scripted("\n", script={"by_line": {"x": ["yz"]}})
     window.lua(
         """

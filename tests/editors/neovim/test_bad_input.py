@@ -1,4 +1,4 @@
-"""Faults around the plugin: each is reported once, in one sentence, and ghost text or the file stays as it was."""
+"""Faults around the plugin: each is reported once, in one sentence, and the file stays as it was."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def only_said(window: Window, part: str) -> str:
     return sentence
 
 
-def test_missing_server(start: Start, tmp_path: Path) -> None:
+def test_option_cmd_that_names_no_program_is_reported_once(start: Start, tmp_path: Path) -> None:
     window = start("x = 1\n", wait=False, cmd=["/nowhere/dgemma-lsp"])
     window.lua("vim.cmd.edit(...)", str(tmp_path / "b.py"))
     assert "option cmd" in only_said(window, "/nowhere/dgemma-lsp cannot be started")
@@ -30,7 +30,7 @@ def test_no_server_anywhere(start: Start, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     environment = {"PATH": str(tmp_path / "empty"), "VIRTUAL_ENV": ""}
     window = start("x = 1\n", wait=False, environment=environment, cmd=None)
-    # Where these tests run from a checkout with an environment in it, that one is found.
+    # In a checkout with a virtual environment, the server in that environment is found.
     where = window.lua("return (require('dgemma.server').find(require('dgemma').options, nil) or {}).origin or vim.NIL")
     if where is None:
         assert "pip install 'dgemma-lsp[engine]'" in only_said(window, "the language server was not found")
@@ -60,12 +60,12 @@ def test_program_of_an_opened_project_is_run_only_where_that_is_allowed(start: S
     ],
     ids=["wrong python", "crash at start"],
 )
-def test_server_that_cannot_run(start: Start, cmd: list[str], why: str) -> None:
+def test_server_that_exits_at_once_is_reported_with_its_reason(start: Start, cmd: list[str], why: str) -> None:
     window = start("x = 1\n", wait=False, cmd=cmd)
     assert ":checkhealth dgemma" in only_said(window, why)
 
 
-def test_server_that_ends_is_reported_and_started_again(scripted: Start) -> None:
+def test_server_that_ends_is_reported_and_started_by_the_restart_command(scripted: Start) -> None:
     window = scripted("x = \n", script={"by_line": {"x = ": ["1"]}})
     window.lua("vim.lsp.get_clients({ bufnr = 0 })[1].rpc.terminate()")
     window.hear("the server")
@@ -83,7 +83,9 @@ def test_server_that_ends_is_reported_and_started_again(scripted: Start) -> None
         ({"dgemma": {"version": "9.0", "protocol": 2}}, "update the plugin"),
     ],
 )
-def test_other_protocol(scripted: Start, record: Record, experimental: object, advice: str) -> None:
+def test_server_of_another_protocol_gives_ghost_text_only(
+    scripted: Start, record: Record, experimental: object, advice: str
+) -> None:
     window = scripted("x = \n", script={"experimental": experimental, "by_line": {"x = ": ["1"]}, "fill": ["2"]})
     assert "until then only ghost text works" in only_said(window, advice)
     window.keys("A")

@@ -1,4 +1,4 @@
-"""Watching the canvas settle: drafts are drawn, nothing is inserted, and any key removes them."""
+"""`:DgemmaDenoise`: drafts are drawn, nothing is inserted, and any key removes them; answers are scripted."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_drafts_are_drawn_by_confidence(scripted: Start, tmp_path: Path) -> None
     assert (tmp_path / "a.py").read_text() == "x = \n"
 
 
-def test_nothing_to_see_is_reported(scripted: Start) -> None:
+def test_answer_without_a_text_is_reported(scripted: Start) -> None:
     window = scripted("x = \n", script={"drafts": []})
     window.lua("vim.cmd.DgemmaDenoise()")
     assert window.hear("no engine yet") == "dgemma: no engine yet"
@@ -60,7 +60,7 @@ def test_any_key_removes_the_draft_and_cancels(scripted: Start, record: Record, 
     assert drawn(window) == ""
 
 
-def test_always_accompanies_ghost_text(scripted: Start, record: Record) -> None:
+def test_option_always_draws_drafts_until_the_ghost_text(scripted: Start, record: Record) -> None:
     script = {"drafts": ["?", "yes"], "delay_s": 0.8, "by_line": {"x = ": ["yes"]}}
     window = scripted("x = \n", script=script, denoise={"always": True})
     window.keys("A")

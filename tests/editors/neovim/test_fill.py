@@ -98,7 +98,9 @@ def test_text_that_changed_meanwhile_is_not_touched(scripted: Start, record: Rec
 
 
 @pytest.mark.parametrize(("option", "why"), [("readonly", "read-only"), ("nomodifiable", "cannot be changed")])
-def test_buffer_that_may_not_be_changed(scripted: Start, record: Record, option: str, why: str) -> None:
+def test_fill_of_a_buffer_that_cannot_be_changed_is_refused(
+    scripted: Start, record: Record, option: str, why: str
+) -> None:
     window = scripted(TEXT, script={"fill": ["never"]})
     window.lua("vim.cmd('setlocal ' .. ...)", option)
     window.keys("2GV:DgemmaFill<CR>")
@@ -124,7 +126,9 @@ def test_offer_for_an_older_text_is_refused(scripted: Start, record: Record) -> 
     assert not record.params(FILL)
 
 
-def test_server_that_dies_in_mid_fill(scripted: Start, record: Record, tmp_path: Path) -> None:
+def test_server_that_dies_in_mid_fill_leaves_the_file_and_frees_the_key(
+    scripted: Start, record: Record, tmp_path: Path
+) -> None:
     window = scripted(TEXT, script={"fill": ["never"], "fill_delay_s": 10})
     window.keys("2GV:DgemmaFill<CR>")
     window.until(lambda: record.params(FILL), about="asked")

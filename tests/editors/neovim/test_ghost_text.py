@@ -1,4 +1,4 @@
-"""Ghost text of the real server and engine in a real Neovim: it appears, is the server's answer, is inserted right."""
+"""Ghost text of the real server and engine in a real Neovim: it is the server's answer and is inserted correctly."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def server_says(window: Window) -> str:
     return text.encode()[window.lua("return vim.api.nvim_win_get_cursor(0)[2]") - column :].decode()
 
 
-def test_ghost_text_appears_while_typing_and_is_right(start: Start, tmp_path: Path) -> None:
+def test_ghost_text_while_typing_is_the_servers_answer(start: Start, tmp_path: Path) -> None:
     window = start(AREA)
     window.keys("Go")
     window.type("print(area(", keys_per_s=8)
@@ -41,7 +41,7 @@ def test_ghost_text_appears_while_typing_and_is_right(start: Start, tmp_path: Pa
     assert (tmp_path / "a.py").read_text() == AREA + "print(area(width, height))\n"
 
 
-def test_typing_through_it_keeps_it(start: Start, tmp_path: Path) -> None:
+def test_rest_of_the_ghost_text_stays_while_it_is_typed(start: Start, tmp_path: Path) -> None:
     window = start(AREA)
     window.keys("Goprint(area(")
     window.see_ghost("width, height))")
@@ -66,7 +66,7 @@ def test_undo_removes_the_accepted_text_and_no_more(start: Start, tmp_path: Path
     assert (tmp_path / "a.py").read_text() == AREA + "print(area(\n"
 
 
-def test_astral_characters_on_the_line(start: Start, tmp_path: Path) -> None:
+def test_ghost_text_after_astral_characters_is_inserted_correctly(start: Start, tmp_path: Path) -> None:
     window = start(AREA)
     window.keys("Goprint('😋e\u0301', area(")
     ghost = window.see_ghost()
@@ -93,7 +93,7 @@ def test_tabs_stay_tabs(start: Start, tmp_path: Path) -> None:
     assert "    " not in written
 
 
-def test_file_with_crlf_keeps_it(start: Start, tmp_path: Path) -> None:
+def test_file_with_crlf_keeps_its_line_ends(start: Start, tmp_path: Path) -> None:
     window = start(AREA.replace("\n", "\r\n").encode())
     assert window.lua("return vim.bo.fileformat") == "dos"
     window.keys("Goprint(area(")
@@ -105,7 +105,7 @@ def test_file_with_crlf_keeps_it(start: Start, tmp_path: Path) -> None:
     assert (tmp_path / "a.py").read_bytes() == expected.replace("\n", "\r\n").encode()
 
 
-def test_two_documents_each_get_their_own(start: Start, tmp_path: Path) -> None:
+def test_two_documents_each_get_their_own_ghost_text(start: Start, tmp_path: Path) -> None:
     other = AREA.replace("area", "volume").replace("width", "depth")
     (tmp_path / "b.py").write_text(other)
     window = start(AREA)

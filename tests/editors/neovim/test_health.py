@@ -36,7 +36,7 @@ def test_health_page_of_a_broken_server(start: Start) -> None:
     assert "pip install 'dgemma-lsp[engine]'" in page
 
 
-def test_statusline(start: Start) -> None:
+def test_statusline_is_empty_in_a_buffer_without_the_server(start: Start) -> None:
     window = start("x = 1\n")
     assert window.lua("return require('dgemma').status()").startswith("dgemma")
     window.lua("vim.cmd.new()")

@@ -64,7 +64,7 @@ def test_from_the_archive(neovim: Path, editor_environment: Mapping[str, str], h
 
 def test_from_the_repository(neovim: Path, editor_environment: Mapping[str, str], home: Path) -> None:
     make("install-neovim", HOME=str(home), XDG_DATA_HOME="")
-    # No command is named: the server is found by what `python3` has.
+    # No option cmd: the server is found through `python3` on PATH.
     python = home / "bin/python3"
     python.parent.mkdir()
     python.write_text(f'#!/bin/sh\nexec {SERVER[0]} "$@"\n')

@@ -1,4 +1,4 @@
-"""Messages fit on one line of the screen, so that Neovim does not wait for ENTER; the whole text is kept."""
+"""Messages fit on one line of the screen, so that Neovim does not wait for ENTER; `:messages` keeps the whole text."""
 
 from __future__ import annotations
 

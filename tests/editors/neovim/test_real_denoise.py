@@ -1,4 +1,4 @@
-"""Watching the real engine denoise: drafts step by step, then what is offered; the file stays as it is."""
+"""`:DgemmaDenoise` with the real engine: a draft for each step, then the answer; the file stays as it is."""
 
 from __future__ import annotations
 

@@ -44,7 +44,9 @@ def warm(start: Start) -> Start:
     ],
     ids=["V", "placeholder", "v"],
 )
-def test_fill(warm: Start, tmp_path: Path, text: str, keys: str, filled: str) -> None:
+def test_selection_or_placeholder_is_filled_in_one_undo_step(
+    warm: Start, tmp_path: Path, text: str, keys: str, filled: str
+) -> None:
     window = warm(text)
     window.keys(keys)
     window.until(lambda: window.text() + "\n" == filled, timeout_s=40, about=filled)

@@ -92,7 +92,7 @@ def test_ghost_text_and_drafts_come_from_elsewhere(start: Start, elsewhere: Else
 
 
 def test_lines_that_serve_prints_are_pasted_and_work(start: Start, neovim: Path, tmp_path: Path) -> None:
-    """A shell stores the key; Neovim runs the other line, and the window starts with what that line gives `setup`."""
+    """A shell stores the key; the window starts with the options that the other line passes to `setup`."""
     (home := tmp_path / "home").mkdir()
     with serving(tmp_path, "--share") as process:
         assert process.stdout is not None

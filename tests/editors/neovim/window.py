@@ -1,6 +1,6 @@
 """A real Neovim without a screen, with the plugin, driven as a user does: keys in, ghost text out.
 
-Every call into it is limited in time: a Neovim that waits at a prompt would hang the tests.
+Every call into Neovim is limited in time: one that waits at a prompt would hang the tests.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ class Window:
         own = {f"XDG_{name}_HOME": str(folder / name.lower()) for name in ("CONFIG", "DATA", "STATE", "CACHE")}
         added = {
             "DGEMMA_PLUGIN": str(PLUGIN),
-            # With the model that is always there, where a test names none.
+            # The embedded model, unless a test names another.
             "DGEMMA_OPTIONS": json.dumps(
                 {**options, "settings": {"engine": {"model": "tiny"}} | options.get("settings", {})}
             ),

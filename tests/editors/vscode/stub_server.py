@@ -34,7 +34,7 @@ server = LanguageServer("dgemma-lsp", "0.0.9", protocol_cls=Protocol)
 
 
 @server.feature(types.TEXT_DOCUMENT_INLINE_COMPLETION, types.InlineCompletionOptions())
-@server.thread()  # in which no cancellation reaches it
+@server.thread()  # a handler in a thread cannot be cancelled
 def _inline_completion(params: types.InlineCompletionParams) -> list[types.InlineCompletionItem]:
     document = server.workspace.get_text_document(params.text_document.uri)
     typed = document.lines[params.position.line][: params.position.character] if document.lines else ""

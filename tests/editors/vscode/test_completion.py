@@ -43,7 +43,7 @@ def test_one_undo_takes_an_accepted_suggestion_back(window: Window, typed: Path)
     assert window.saved(typed) == AREA + TYPED
 
 
-def test_what_is_typed_through_stays_offered(window: Window, typed: Path) -> None:
+def test_rest_of_the_suggestion_stays_while_it_is_typed(window: Window, typed: Path) -> None:
     window.type("width", delay_ms=60)
     window.wait_whole_ghost(", height))")
     window.type(", ", delay_ms=60)
@@ -53,7 +53,7 @@ def test_what_is_typed_through_stays_offered(window: Window, typed: Path) -> Non
     assert window.saved(typed) == AREA + TYPED + REST
 
 
-def test_other_text_takes_the_suggestion_away(window: Window, typed: Path) -> None:
+def test_text_that_contradicts_the_suggestion_removes_it(window: Window, typed: Path) -> None:
     window.type("9", delay_ms=60)
     window.wait_no_ghost()
     window.press("Tab")
@@ -61,7 +61,7 @@ def test_other_text_takes_the_suggestion_away(window: Window, typed: Path) -> No
     assert REST not in window.saved(typed)[len(AREA) :]
 
 
-def test_several_candidates_by_hand_and_one_line_of_two(window: Window, workspace: Path) -> None:
+def test_keys_cycle_through_candidates_and_accept_one_line_of_two(window: Window, workspace: Path) -> None:
     path = workspace / "several.py"
     path.write_text(LOAD)
     window.open(path)
@@ -91,7 +91,9 @@ DOCUMENTS = {
 
 
 @pytest.mark.parametrize("name", DOCUMENTS)
-def test_text_of_every_kind_lands_where_it_belongs(window: Window, workspace: Path, name: str) -> None:
+def test_suggestion_is_accepted_after_tabs_crlf_and_astral_characters(
+    window: Window, workspace: Path, name: str
+) -> None:
     text, typed, rest = DOCUMENTS[name]
     path = workspace / f"{name}.py"
     path.write_bytes(text.encode())
@@ -105,7 +107,7 @@ def test_text_of_every_kind_lands_where_it_belongs(window: Window, workspace: Pa
     assert path.read_bytes().decode() == text + typed + rest
 
 
-def test_two_documents_keep_their_own(window: Window, workspace: Path) -> None:
+def test_two_documents_each_get_their_own_suggestion(window: Window, workspace: Path) -> None:
     one, two = workspace / "one.py", workspace / "two.py"
     one.write_text(AREA)
     two.write_text(AREA.replace("width", "length"))

@@ -1,4 +1,4 @@
-"""Files that are too large or private, with the real server in a real VS Code: one sentence, and nothing is written."""
+"""Files that are too large or private, with the real server in a real VS Code: refused with one sentence."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def fill_all(window: Window) -> None:
     window.command("dgemma: Fill the Selection")
 
 
-def test_a_private_file(window: Window, workspace: Path) -> None:
+def test_private_file_is_neither_completed_nor_filled(window: Window, workspace: Path) -> None:
     path = workspace / ".env"
     path.write_text("KEY=width\nOTHER=KEY\nTHIRD=")
     window.open(path)
@@ -49,7 +49,7 @@ def test_a_private_file(window: Window, workspace: Path) -> None:
     window.wait_status("Last suggestion|the first request starts the engine")
 
 
-def test_a_file_too_long_to_fill_in(window: Window, workspace: Path) -> None:
+def test_file_too_long_to_fill_is_completed(window: Window, workspace: Path) -> None:
     """The file has 4.5 million characters; suggestions still work in it."""
     path = workspace / "long.py"
     text = f"{AREA}\n" + f"text = '{'x' * 40}'\n" * 90_000
@@ -68,7 +68,7 @@ def test_a_file_too_long_to_fill_in(window: Window, workspace: Path) -> None:
     assert window.saved(path) == text.replace("\n\ntext", f"\n{TYPED}{REST}\ntext", 1)
 
 
-def test_a_file_in_which_vs_code_would_not_draw_a_suggestion(window: Window, workspace: Path) -> None:
+def test_file_in_which_vs_code_draws_no_suggestion_is_not_completed(window: Window, workspace: Path) -> None:
     """The file has 310,000 lines: Tab would accept ghost text that is not drawn."""
     path = workspace / "lines.py"
     text = f"{AREA}\n" + "x = 1\n" * 310_000
@@ -84,7 +84,7 @@ def test_a_file_in_which_vs_code_would_not_draw_a_suggestion(window: Window, wor
     assert window.saved(path) == text.replace("\n\nx", f"\n{TYPED} \nx", 1)
 
 
-def test_a_file_that_is_hidden_from_extensions(window: Window, workspace: Path) -> None:
+def test_fill_of_a_file_that_is_hidden_from_extensions_is_refused(window: Window, workspace: Path) -> None:
     path = workspace / "giant.py"
     with path.open("w") as file:
         file.truncate(60_000_000)

@@ -32,10 +32,10 @@ def check_silent(window: Window, path: Path) -> None:
     window.page.wait_for_timeout(1_000)
     assert window.ghost() == ""
     window.press("Tab")
-    assert window.saved(path) == f"{AREA}{TYPED} ", "there was nothing for the key to accept"
+    assert window.saved(path) == f"{AREA}{TYPED} ", "Tab accepted a suggestion that was not shown"
 
 
-def test_the_workspace(window: Window, workspace: Path) -> None:
+def test_paused_workspace_gets_no_suggestions_until_resumed(window: Window, workspace: Path) -> None:
     window.status_item().click()
     assert "Pause in this workspace" in window.entries("dgemma")[:2]
     window.shot("menu")
@@ -49,7 +49,9 @@ def test_the_workspace(window: Window, workspace: Path) -> None:
     window.wait_status("Last suggestion")
 
 
-def test_one_language(window: Window, code_server: CodeServer, workspace: Path) -> None:
+def test_paused_language_gets_no_suggestions_and_another_does(
+    window: Window, code_server: CodeServer, workspace: Path
+) -> None:
     window.open(workspace / "warm.py")
     window.menu("Pause for python")
     window.wait_status("Paused for the language python")

@@ -1,4 +1,4 @@
-"""The canvas drawn while it settles, and the statistics, in a real VS Code; the drafts are those of the stub server."""
+"""The preview of denoising, and the statistics, in a real VS Code; the stub server sends the drafts."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ pytestmark = pytest.mark.usefixtures("stub")
 FINAL = "width, height):⏎    return"
 
 
-def test_drafts_are_drawn_in_order_and_leave_nothing_behind(window: Window, workspace: Path) -> None:
+def test_drafts_are_drawn_and_leave_nothing_in_the_file(window: Window, workspace: Path) -> None:
     path = workspace / "preview.py"
     path.write_text("def area(\n")
     window.open(path)
@@ -21,7 +21,7 @@ def test_drafts_are_drawn_in_order_and_leave_nothing_behind(window: Window, work
     window.command("dgemma: Show Denoising at the Cursor")
     window.wait_drawn(f"def area({FINAL}")
     window.shot("denoising")
-    assert len(window.decoration_colours()) == 2, "the colour of a piece is its confidence"
+    assert len(window.decoration_colours()) == 2, "pieces of different confidence have different colours"
     window.page.locator(".statusbar-item", has_text="stable after 6 steps").wait_for()
     window.press("ArrowLeft")
     window.wait_not_drawn("height")

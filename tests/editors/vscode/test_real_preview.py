@@ -1,4 +1,4 @@
-"""The canvas and the figures with the real server and engine in a real VS Code."""
+"""The preview of denoising and the statistics, with the real server and engine in a real VS Code."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ def at_the_end(window: Window, path: Path) -> None:
     window.record_drawn()
 
 
-def test_the_canvas_settles_where_the_cursor_is(window: Window, workspace: Path) -> None:
+def test_command_draws_drafts_at_the_cursor_up_to_the_answer(window: Window, workspace: Path) -> None:
     path = workspace / "real_denoising.py"
     at_the_end(window, path)
     window.type(TYPED, delay_ms=60)
     window.wait_ghost(REST)
-    assert window.recorded() == [], "without the setting nothing is drawn but the suggestion"
+    assert window.recorded() == [], "drafts were drawn without the command or the setting"
     window.command("dgemma: Show Denoising at the Cursor")
     window.page.locator(".statusbar-item", has_text="steps, ").wait_for()
     window.shot("real-denoising")
@@ -44,14 +44,15 @@ def test_the_canvas_settles_where_the_cursor_is(window: Window, workspace: Path)
 
 
 @pytest.mark.usefixtures("always")
-def test_setting_draws_every_suggestion_while_it_settles(window: Window, workspace: Path) -> None:
+def test_setting_draws_the_drafts_of_every_suggestion(window: Window, workspace: Path) -> None:
     path = workspace / "always.py"
     at_the_end(window, path)
     window.type(TYPED, delay_ms=125)
     window.wait_whole_ghost(REST)
     window.shot("preview-always")
-    assert REST in window.recorded(), "it was drawn before it was offered"
-    window.wait_no_decorations()  # those of the last key may still be drawn while what is offered is typed through
+    assert REST in window.recorded(), "the final draft was not drawn before the suggestion"
+    # Drafts of the last request may still be drawn while the earlier suggestion is typed through.
+    window.wait_no_decorations()
     assert window.ghost() == REST
     window.press("Tab")
     window.wait_line(f"{TYPED}{REST}")
@@ -60,7 +61,7 @@ def test_setting_draws_every_suggestion_while_it_settles(window: Window, workspa
     assert window.saved(path) == AREA + TYPED
 
 
-def test_the_figures_are_a_page_that_asks_nothing_when_it_is_closed(window: Window) -> None:
+def test_page_of_statistics_is_closed_without_a_prompt_to_save(window: Window) -> None:
     window.command("dgemma: Show Statistics")
     window.wait_line("Statistics of suggestions")
     window.wait_line("accepted share")

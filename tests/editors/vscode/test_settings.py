@@ -30,7 +30,7 @@ def test_a_change_takes_effect_in_the_same_process(
     assert [server.pid for server in language_servers(runtime)] == before
 
 
-def test_private_files_of_the_user_hold_in_a_server_that_is_started_again(
+def test_private_files_of_the_user_restart_the_server_and_take_effect(
     window: Window, code_server: CodeServer, workspace: Path, runtime: Path
 ) -> None:
     python = {"dgemma.server.python": sys.executable}
@@ -41,7 +41,7 @@ def test_private_files_of_the_user_hold_in_a_server_that_is_started_again(
     code_server.machine_settings(python | {"dgemma.privateFiles": ["settings.py"]})
     while not (now := {server.pid for server in language_servers(runtime)}) or now & before:
         window.page.wait_for_timeout(100)
-    # Keys that come before it is ready ask nothing.
+    # Keys that are typed before the server is ready send no request.
     window.wait_status("first request starts the engine")
     window.press("Control+End")
     window.type(TYPED, delay_ms=60)
@@ -59,7 +59,7 @@ def test_a_wrong_value_is_reported_by_the_server(window: Window, code_server: Co
     window.dismiss_notices()
 
 
-def test_the_settings_page_lists_them_and_none_of_them_is_unknown_to_the_server(window: Window) -> None:
+def test_settings_page_lists_the_settings_and_opens_without_a_notification(window: Window) -> None:
     window.command("dgemma: Settings")
     window.page.get_by_text("Deadline Ms").first.wait_for()
     window.shot("settings")

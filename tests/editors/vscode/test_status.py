@@ -105,7 +105,7 @@ def test_each_state_of_the_server_is_shown(window: Window, run_with: Run, worksp
     window.command("File: Revert File")
 
 
-def test_an_old_server_completes_and_the_rest_says_what_to_do(window: Window, run_with: Run, workspace: Path) -> None:
+def test_an_old_server_completes_and_a_fill_asks_for_an_upgrade(window: Window, run_with: Run, workspace: Path) -> None:
     run_with("path", f'exec "{sys.executable}" "{Path(__file__).parent / "stub_server.py"}" --old')
     window.wait_status("^warning .*dgemma-lsp 0.0.9 is older than this extension")
     path = workspace / "old_server.py"

@@ -108,7 +108,7 @@ def test_formats_must_agree(device: torch.device) -> None:
         experts.experts(Rows(data_ND=torch.ones(1, 64, device=device)), routing, plain, int4)
 
 
-def test_large_tiles_are_launched_as_large_ones(device: torch.device) -> None:
+def test_large_tiles_use_the_large_entries_of_the_table(device: torch.device) -> None:
     routing = routed("one expert", device, tile_rows=32)
     x, weights = draw(33, 64).to(device), draw(NUM_EXPERTS, 64, 64).to(device) * 0.1
     packed = pack_for_kernel(quantise_weight(weights, WeightFormat.PLAIN))

@@ -102,7 +102,7 @@ class Steps:
             if self._is_at(value, at):
                 yield at
         elif kind is not sre.FAILURE:
-            assert kind is sre.ASSERT_NOT, f"{kind} is not known here"
+            assert kind is sre.ASSERT_NOT, f"{kind} is not supported"
 
     def _repeated(self, kind: Any, low: int, high: int, inner: list[Any], at: int) -> Iterator[int]:
         if len(inner) == 1 and inner[0][0] in _ONE_CHARACTER:

@@ -1,4 +1,4 @@
-"""What a message costs does not grow with the line, the file, the settings value or the URI that it is about.
+"""The cost of a message does not grow with the line, the file, the settings value or the URI in it.
 
 Counted, not timed: `metered_messages` runs the server's own code, rewritten so that it counts the characters that
 string methods and regular expressions read and the iterations of loops.
@@ -19,7 +19,7 @@ from tests.lsp.bounded_work.text_meter import Meter, metered
 
 ROOT = Path(__file__).parents[3]
 LENGTHS = (10_000, 100_000, 1_000_000)
-# A question reads 128 Ki characters on either side of the cursor, some parts of them several times.
+# A request reads 128 Ki characters on either side of the cursor, some parts of them several times.
 MOST_CHARACTERS = 32_000_000
 MOST_AT_ONCE = 400_000
 MOST_TURNS = 60_000
@@ -40,7 +40,7 @@ def counts(request: pytest.FixtureRequest) -> tuple[int, dict[str, Any]]:
     return request.param, json.loads(done.stdout)
 
 
-def test_question_menu_and_fill_read_a_window_whatever_the_text(counts: tuple[int, dict[str, Any]]) -> None:
+def test_request_menu_and_fill_read_a_window_whatever_the_text(counts: tuple[int, dict[str, Any]]) -> None:
     _, found = counts
     asked = [
         (text, message, count)

@@ -90,7 +90,7 @@ def growth(pattern: re.Pattern[str], *, anchored: bool) -> tuple[float, str]:
         for text in (short, long):
             (steps.match if anchored else steps.find_all)(text)
             counts.append(steps.num)
-        # A text that fails at its first character takes a handful of steps.
+        # A text that fails at its first character takes too few steps for a ratio.
         worst = max(worst, (counts[1] / max(counts[0], SHORT), short))
     return worst
 

@@ -1,7 +1,7 @@
 """An engine without a model on the real socket, in a thread of its own: answers at once, dies and starts on demand.
 
 Words in the cursor's line: SLOW works until cancelled, LATER answers after 30 ms, FAULT with an error, GARBAGE with a
-result that cannot be read, DIE ends the connection. Every other question is answered with the same text.
+result that cannot be read, DIE ends the connection. Every other request is answered with the same text.
 """
 
 from __future__ import annotations

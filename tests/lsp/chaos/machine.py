@@ -1,4 +1,4 @@
-"""A client's moves as a hypothesis state machine over the real server: what fails is shrunk to the shortest session.
+"""A client's moves as a hypothesis state machine over the real server: a failing session is shrunk to a short one.
 
 No move depends on the server's answers or their timing, so that a session can be replayed.
 """

@@ -6,7 +6,7 @@ from typing import Any
 
 from tests.lsp.chaos.ledger import CANCELLED, FAILED, INVALID_PARAMS, INVALID_REQUEST, METHOD_NOT_FOUND, RESULT
 
-# A newer question or `$/cancelRequest` may end every request that waits for the engine.
+# A newer request or `$/cancelRequest` may end every request that waits for the engine.
 ANSWERED = frozenset({RESULT, CANCELLED})
 MAY_FAIL = ANSWERED | {FAILED}
 REFUSED = frozenset({INVALID_PARAMS})
@@ -109,7 +109,7 @@ CAPABILITIES: list[dict[str, Any]] = [
         "general": {"positionEncodings": ["utf-8"]},
     },
     {"window": {"workDoneProgress": True}, "workspace": {"executeCommand": {}, "configuration": True}},
-    # What a later version of the protocol may say: values that this one has no names for.
+    # Values that only a later version of the protocol may define.
     {
         "general": {"positionEncodings": ["utf-7", "utf-32"]},
         "textDocument": {

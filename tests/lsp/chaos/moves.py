@@ -1,4 +1,4 @@
-"""Moves of a client in documents, and its questions for ghost text: half of the state machine.
+"""Moves of a client in documents, and its requests there: half of the state machine.
 
 No move depends on the server's answers or their timing, so that a session can be replayed.
 """

@@ -100,9 +100,7 @@ async def test_complete_prints_a_fault_in_one_line(environ: dict[str, str], tmp_
     assert (code, out, err) == (1, "", "dgemma-lsp: out of memory; use a smaller model\n")
 
 
-async def test_complete_asks_by_hand_and_while_typing_keeps_an_unlikely_answer_back(
-    environ: dict[str, str], tmp_path: Path
-):
+async def test_complete_prints_an_unlikely_answer_except_while_typing(environ: dict[str, str], tmp_path: Path):
     path = tmp_path / "a.py"
     path.write_text("UNLIKELY = ", encoding="utf-8")
     typing = "[nothing to show: the best candidate is too unlikely, score 0.50, ended by the model, 4 passes of the "

@@ -336,7 +336,7 @@ def test_finding_that_fails_without_a_remedy_is_refused() -> None:
         ("hip: Optional[str] = None\n", ("darwin", "x86_64"), ""),
     ],
 )
-def test_card_of_another_maker_is_found_without_importing_torch(
+def test_gpu_of_another_maker_is_found_without_importing_torch(
     version: str, machine: tuple[str, str], expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "version.py").write_text(version)

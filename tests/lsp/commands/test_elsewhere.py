@@ -1,4 +1,4 @@
-"""The doctor where the engine is on another machine: it asks that engine, and looks for none on this machine."""
+"""The doctor with an engine on another machine: it queries that engine, and checks none on this machine."""
 
 from __future__ import annotations
 

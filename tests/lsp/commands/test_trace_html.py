@@ -1,4 +1,4 @@
-"""The page of a trace: one file, nothing of the user's text that could become markup, and not too large."""
+"""The page of a trace: one file, nothing of the user's text that could become markup, and less than 1 MB."""
 
 from __future__ import annotations
 

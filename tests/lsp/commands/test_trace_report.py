@@ -18,7 +18,7 @@ def viewed(marked: str, *, line: int = 1, **options: Any) -> dict[str, Any]:
     return trace_view(request_at(marked), line, 5, made_trace(**options), STATUS_NOW).data
 
 
-def test_source_is_a_screenful_around_the_cursor() -> None:
+def test_source_is_eight_lines_before_the_cursor_and_four_after() -> None:
     marked = "".join(f"line {number}\n" for number in range(1, 41)) + "x = |)  # end\n" + "after\n" * 40
     source = viewed(marked, line=41)["source"]
     before = source["before"].split("\n")
@@ -27,7 +27,7 @@ def test_source_is_a_screenful_around_the_cursor() -> None:
 
 
 @pytest.mark.parametrize("line_end", ["\n", "\r\n", "\r"])
-def test_lines_end_alike(line_end: str) -> None:
+def test_source_has_line_feeds_only(line_end: str) -> None:
     source = viewed(f"a{line_end}x = |{line_end}b{line_end}", line=2)["source"]
     assert (source["before"], source["after"], source["first_line"]) == ("a\nx = ", "\nb", 1)
 
@@ -67,7 +67,7 @@ def test_model_is_named(model: str, device: str, description: str, where: str) -
     assert (told["description"], told["device"]) == (description, where)
 
 
-def test_steps_keep_rows_marks_and_numbers_that_can_be_seen() -> None:
+def test_steps_have_rows_marks_and_rounded_numbers() -> None:
     data = viewed("x = |")
     (canvas,) = data["canvases"]
     fill, one, line_end = range(3)
@@ -79,11 +79,11 @@ def test_steps_keep_rows_marks_and_numbers_that_can_be_seen() -> None:
     assert (first["temperature"], first["ms"], last["temperature"]) == (0.8, 7.123, 0.7)
     row = first["rows"][0]
     assert (row["accepted"], row["next"], row["entropy"][0]) == ([1, 0, 0], [one, fill, fill], 1.235)
-    assert row["others"][0] == [[one, 0.75]], "what is next to impossible is left out"
+    assert row["others"][0] == [[one, 0.75]], "alternatives of almost no probability are left out"
     assert (last["rows"][0]["accepted"], last["rows"][0]["next"]) == ([], [])
 
 
-def test_token_that_was_kept_and_thrown_back_is_a_correction_once_another_is_read() -> None:
+def test_renoised_token_is_corrected_once_another_is_accepted() -> None:
     data = trace_view(request_at("x = |"), 1, 5, corrected_trace(), STATUS_NOW).data
     first_token = data["tokens"].index("a")
     corrected = [step["rows"][0]["corrected"] for step in data["canvases"][0]["steps"]]
@@ -103,7 +103,7 @@ def test_request_that_ended_early_is_shown_too() -> None:
     assert (data["canvases"], data["candidates"], data["outcome"]["finish"]) == ([], [], "deadline")
 
 
-def test_what_was_written_left_to_right_keeps_tokens_shares_and_times() -> None:
+def test_autoregressive_text_has_tokens_probabilities_and_times() -> None:
     (writing,) = viewed("x = |", text="1 + 1")["writings"]
     _, one, line_end = range(3)
     assert (writing["forced"], writing["num_drafted"], writing["text"]) == ([], 2, "1 + 1")

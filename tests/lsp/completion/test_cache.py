@@ -69,7 +69,7 @@ def test_typed_through(before: str, texts: tuple[str, ...], now: str, after: str
 
 
 def test_several_lines_stay_several_while_they_are_typed() -> None:
-    """At the typed place alone the answer might reach to the end of the line only."""
+    """A new request at the cursor would be limited to the rest of the line."""
     asked = request("def f():\n    a = |\n")
     store = AnswerCache()
     store.put(answer("def f():\n    |\n", "a = 1\n    return a"))
@@ -90,7 +90,7 @@ def test_explicit_request_gets_every_candidate_that_matches() -> None:
 
 
 def test_selected_entry_counts_as_typed() -> None:
-    """`value` is typed, and then only `va` of it while the menu has all of it selected."""
+    """`va` is typed, and the menu has `value` selected: the answer continues after `value`."""
     store = AnswerCache()
     store.put(answer("x = |\n", "value(1)"))
     asked = replace(request("x = va|\n"), selected=Selected(start=4, end=6, text="value"))
@@ -126,7 +126,7 @@ def test_least_recently_used_goes_first() -> None:
     store.put(third)
     assert store.has(first.fingerprint)
     assert not store.has(second.fingerprint)
-    assert not store.use(second), "not there any more"
+    assert not store.use(second), "dropped"
 
 
 def test_forget_drops_one_document_and_clear_all() -> None:

@@ -76,7 +76,7 @@ async def test_request_without_a_caller_goes_on_for_the_grace_period() -> None:
     assert air.flights.get("u") is flight
     adopting = asyncio.create_task(flight.outcome(""))
     await asyncio.sleep(0.15)
-    assert air.cancelled == 0, "somebody waits again"
+    assert air.cancelled == 0, "a caller waits again"
     adopting.cancel()
     await asyncio.wait([adopting, flight.task], timeout=5)
     assert air.cancelled == 1
@@ -87,10 +87,10 @@ async def test_drafts_decide_whether_typed_text_agrees() -> None:
     air = Air()
     flight = await air.launch()
     assert flight.agrees("")
-    assert not flight.agrees("v"), "nothing is known yet"
+    assert not flight.agrees("v"), "no draft has come yet"
     air.draft("val", 1)
     assert flight.agrees("va")
-    assert not flight.agrees("val"), "nothing is left over"
+    assert not flight.agrees("val"), "no text of the draft is left to offer"
     adopting = asyncio.create_task(flight.outcome("va"))
     await asyncio.sleep(0)
     air.draft("van", 2)

@@ -81,6 +81,6 @@ async def test_engine_elsewhere_is_given_what_connecting_left_of_the_deadline(
     await asyncio.sleep(0.1)
     connector.may_connect.set()
     assert [one.inserted for one in await answer] == ["y"]
-    # The clock of the deadline begins a little after the question.
+    # The deadline begins shortly after the request.
     assert 0 < asked[0] <= 9_950
     await session.close()

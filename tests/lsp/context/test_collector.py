@@ -346,7 +346,7 @@ def test_root_is_what_the_shown_path_is_relative_to(path: str, shown: str, root:
         ({"most_similar": 2}, r"self\.most_similar=2 must be between 0 and 1"),
     ],
 )
-def test_limits_refuse_what_makes_no_sense(values: dict[str, int], message: str) -> None:
+def test_limits_refuse_numbers_out_of_their_range(values: dict[str, int], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         CollectorLimits(**values)
 

@@ -25,7 +25,7 @@ def test_same_state_is_shown_once():
     assert shown == [READY, BUSY, READY]
 
 
-def test_error_alarms_once_until_something_works():
+def test_error_is_reported_once_until_a_request_is_answered():
     tested, _, alarms = board()
     for status in (ERROR, BUSY, ERROR, BUSY, ERROR):
         tested.show(status)

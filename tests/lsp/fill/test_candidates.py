@@ -52,7 +52,7 @@ def filled(marked: str, *answers: str, kind: FillKind = FillKind.SELECTION, lang
         ("|def f():\n    pass|\n", "def f():\n    return 1\n", "def f():\n    return 1\n"),
     ],
 )
-def test_answer_is_put_in_shape(marked: str, answer: str, expected: str) -> None:
+def test_answer_is_fitted_into_the_hole(marked: str, answer: str, expected: str) -> None:
     assert filled(marked, answer) == [expected]
 
 

@@ -101,7 +101,7 @@ def test_odd_entries_are_passed_over():
     assert stats.times["total"] == {3: 1, 180: 2}
 
 
-def test_lines_for_a_person():
+def test_report_in_lines():
     lines = to_lines(counted()).splitlines()
     assert lines[0] == "since 2026-11-21"
     assert "50 % without the engine" in lines[1]

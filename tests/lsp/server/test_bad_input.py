@@ -75,14 +75,14 @@ async def test_edit_inside_a_surrogate_pair_begins_before_it(record: Path):
         assert inserted("y😋 = ", items, editor.encoding) == "y😋 = 1"
 
 
-async def test_question_inside_a_surrogate_pair_is_asked_before_it(record: Path):
+async def test_request_inside_a_surrogate_pair_is_moved_before_it(record: Path):
     async with editing(record, answers={"a": "b"}) as editor:
         editor.open("a😋|")
         (item,) = await editor.ask(types.Position(line=0, character=2))
         assert item.range is not None and item.range.end == types.Position(line=0, character=1)
 
 
-async def test_edit_that_keeps_the_version_makes_an_answer_stale_all_the_same(record: Path):
+async def test_edit_that_keeps_the_version_still_makes_an_answer_stale(record: Path):
     async with editing(record, answers={"LATER": "1", "alive = ": "1"}) as editor:
         asked = asyncio.create_task(editor.ask(editor.open("LATER|")))
         await until(lambda: "asked LATER" in editor.events())

@@ -185,7 +185,7 @@ async def test_fill_and_preview_of_such_a_document_say_what_to_do(record: Path):
         assert "open it" in result["message"]
 
 
-async def test_question_in_flight_about_a_text_that_is_lost_offers_nothing(record: Path):
+async def test_request_in_flight_about_a_text_that_is_lost_offers_nothing(record: Path):
     async with raw_client(record) as client:
         await client.initialize()
         client.open("LATER = ")

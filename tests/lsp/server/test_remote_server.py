@@ -78,9 +78,9 @@ async def test_nothing_is_sent_but_to_the_engine_and_nothing_of_private_files(tm
         assert b"x = " in sent and CANARY.encode() not in sent
         events = audit.read_text().splitlines()
         families = {line.split()[1] for line in events if line.startswith("socket.__new__")}
-        # Internet only, besides the pair by which an event loop wakes itself.
         connected = {line for line in events if line.startswith("socket.connect")}
         assert connected == {f"socket.connect ('127.0.0.1', {network.port})"}
+        # Unix sockets are only the pair by which an event loop wakes itself.
         assert families <= {"1", "2"} and "2" in families
         assert not [line for line in events if line.startswith(("subprocess", "os.exec", "os.posix_spawn", "os.fork"))]
     assert CANARY not in log.read_text()
@@ -138,7 +138,7 @@ async def test_editor_does_not_wait_for_a_machine_that_is_silent(tmp_path: Path)
             asking = asyncio.create_task(editor.ask(editor.open("x = |\n")))
             await until(lambda: editor.kinds()[-1:] == ["loading"])
             assert await editor.client.protocol.send_request_async("dgemma/tally", {})
-            assert not asking.done(), "whatever else the editor asks is answered meanwhile"
+            assert not asking.done(), "another request is answered meanwhile"
             assert await asking == []
             await until(lambda: editor.statuses[-1].kind == "inactive")
             assert "does not answer" in editor.statuses[-1].message
@@ -148,7 +148,7 @@ async def test_editor_does_not_wait_for_a_machine_that_is_silent(tmp_path: Path)
 async def test_cancelled_request_is_cancelled_at_the_engine(tmp_path: Path) -> None:
     engine = AnsweringEngine()
     async with running_server(engine) as server:
-        # No deadline ends the question before `until` gives up.
+        # No deadline ends the request before `until` gives up.
         options = {"engine": {"url": server.url}, "deadlineMs": 60_000}
         async with editing(tmp_path / "unused", command=COMMAND, options=options) as editor:
             await until_shown(editor, editor.open("x = |\n"))

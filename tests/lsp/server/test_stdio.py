@@ -1,4 +1,4 @@
-"""Reading an editor's input in the event loop, or in a thread where that is not safe; writing until it is gone."""
+"""Reading an editor's input in the event loop, or in a thread where that is unsafe; writing until the editor ends."""
 
 from __future__ import annotations
 

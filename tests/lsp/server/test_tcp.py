@@ -1,4 +1,4 @@
-"""A server on a TCP port: one editor, and nobody else."""
+"""A server on a TCP port: the first client that sends something is served, every other is refused."""
 
 from __future__ import annotations
 

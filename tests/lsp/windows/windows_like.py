@@ -1,6 +1,6 @@
 """Removes from this process what Windows lacks, then runs a program: `python windows_like.py MODULE ARGUMENT...`.
 
-The standard library and the packages of others are imported before `sys.platform` changes, and so keep this system.
+The standard library and third-party packages are imported before `sys.platform` changes, and so keep this system.
 Paths are those of Windows, in `os`, `os.path` and `pathlib`. Drives are folders `c:` and so on of the current folder:
 functions that open files turn backslashes into slashes and a drive letter into lower case. Writes nothing by itself.
 """

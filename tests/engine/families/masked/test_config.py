@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from dgemma_engine.checkpoint.quantization_presets import Format
 from dgemma_engine.errors import CheckpointError, FormatError
 from dgemma_engine.families.checkpoint_facts import read_facts
 from dgemma_engine.families.family import LoadOptions, PlanOptions
@@ -144,15 +145,10 @@ def test_mask_comes_from_the_sidecar_the_configuration_or_the_tokenizer(tmp_path
     assert mask_id_of(read_facts(folder), VOCAB_SIZE) == 270
 
 
-def without_mask(folder: Path) -> None:
-    tokenizer = json.loads((folder / "tokenizer.json").read_text())
-    kept = [token for token in tokenizer["added_tokens"] if token["id"] != MASK]
-    edit(folder, "tokenizer.json", added_tokens=kept)
-
-
 def test_missing_mask_is_reported_in_one_sentence_before_the_weights_are_read(tmp_path: Path) -> None:
     folder = make_masked(tmp_path, "a2d-qwen3", num_hidden_layers=1).folder
-    without_mask(folder)
+    tokenizer = json.loads((folder / "tokenizer.json").read_text())
+    edit(folder, "tokenizer.json", added_tokens=[token for token in tokenizer["added_tokens"] if token["id"] != MASK])
     (folder / "model.safetensors").unlink()
     said = refusal(lambda: load(folder))
     assert "names no mask token, neither in config.json nor in its tokenizer; write its id to family.json" in said
@@ -295,8 +291,6 @@ def test_model_without_room_is_refused_before_it_is_read(tmp_path: Path, monkeyp
 
 
 def test_plan_in_a_quantised_format_is_refused(tmp_path: Path) -> None:
-    from dgemma_engine.checkpoint.quantization_presets import Format
-
     facts = read_facts(make_masked(tmp_path, "a2d-qwen2", num_hidden_layers=1).folder)
     options = PlanOptions(device=CPU, weight_format=Format("int8"), context_tokens=None)
     assert "a masked_diffusion model cannot be quantised; leave --format out" in refusal(
