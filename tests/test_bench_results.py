@@ -73,9 +73,7 @@ def test_results_change_only_with_record(bench: Path, script: str, name: str) ->
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
-def test_every_benchmark_writes_to_an_ignored_folder(
-    script: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_every_benchmark_writes_to_an_ignored_folder(script: str, monkeypatch: pytest.MonkeyPatch) -> None:
     bench = ROOT / "/".join(Path(script).parts[:2])
     options = list[argparse.Namespace]()
     parse = argparse.ArgumentParser.parse_args

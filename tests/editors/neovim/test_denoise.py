@@ -60,7 +60,7 @@ def test_any_key_removes_the_draft_and_cancels(scripted: Start, record: Record, 
     assert drawn(window) == ""
 
 
-def test_option_always_draws_drafts_until_the_ghost_text(scripted: Start, record: Record) -> None:
+def test_option_always_draws_drafts_until_the_ghost_text(scripted: Start) -> None:
     script = {"drafts": ["?", "yes"], "delay_s": 0.8, "by_line": {"x = ": ["yes"]}}
     window = scripted("x = \n", script=script, denoise={"always": True})
     window.keys("A")

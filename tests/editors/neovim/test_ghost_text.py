@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 
 import psutil
@@ -137,7 +136,7 @@ def test_two_neovims_share_one_engine(start: Start, runtime: Path, tmp_path: Pat
         assert (tmp_path / name).read_text() == AREA + "print(area(width, height))\n"
 
 
-def test_engine_that_is_killed_comes_back(start: Start, editor_environment: Mapping[str, str], tmp_path: Path) -> None:
+def test_engine_that_is_killed_comes_back(start: Start, tmp_path: Path) -> None:
     own = tmp_path / "r"
     window = start(AREA, environment={"DGEMMA_RUNTIME_DIR": str(own)})
     window.keys("Goprint(area(")

@@ -153,7 +153,6 @@ def test_an_operation_that_computes_something_else_is_named(
     message: str,
     modules: Callable[[str], ModuleType],
     setting: Any,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     checks = modules("gpu_checks")
     twin = FusedOps.reference()

@@ -6,7 +6,6 @@ import asyncio
 import json
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 from dgemma_engine.errors import OutOfReach
@@ -85,6 +84,6 @@ async def test_drafts_and_cancellation_reach_the_real_engine(location: RemoteLoc
     await remote.close()
 
 
-async def test_connection_without_the_key_is_refused(location: RemoteLocation, tmp_path: Path) -> None:
+async def test_connection_without_the_key_is_refused(location: RemoteLocation) -> None:
     with pytest.raises(OutOfReach, match="does not accept the key"):
         await connect_remote(replace(location, key_file=""), on_progress=lambda _: None, on_closed=lambda _why: None)

@@ -151,7 +151,7 @@ def test_next_key_encodes_the_suffix_and_what_was_typed(engine: Engine, tokenize
     assert (next_key.prompt_tokens, next_key.encoded_tokens) == (first.prompt_tokens + 1, 1 + num_suffix + 2)
 
 
-def test_suffix_that_changed_is_read_as_it_is_now(engine: Engine, tokenizer: Tokenizer) -> None:
+def test_suffix_that_changed_is_read_as_it_is_now(engine: Engine) -> None:
     """The change is four lines below the cursor: a prompt with the suffix first would reuse the older suffix."""
     prefix, suffix = "value = ", "\n" + "line of text\n" * 4
     changed = suffix[:-2] + "s\n"

@@ -10,7 +10,6 @@ import torch
 from dgemma_engine.checkpoint.builtin import model_folder
 from dgemma_engine.infill.engine import Engine
 from dgemma_engine.infill.store_limits import StoreLimits
-from dgemma_engine.model import devices
 from dgemma_engine.model_store.catalogue import TINY
 from dgemma_engine.protocol.messages import Context
 from dgemma_engine.scheduling.timing import Cancel
@@ -72,12 +71,6 @@ def test_a_users_machine_keeps_less_than_a_teams(monkeypatch: pytest.MonkeyPatch
         one, team = StoreLimits.of_one_user(device), StoreLimits.of_team(device)
         assert one.prompt_bytes < team.prompt_bytes and one.text_bytes < team.text_bytes
         assert one.indexed_characters < team.indexed_characters and one.parsed_bytes < team.parsed_bytes
-
-
-def test_limit_is_less_than_the_memory_that_is_free() -> None:
-    before = devices.free_memory(CPU)
-    limits = StoreLimits.of_team(CPU)
-    assert limits.prompt_bytes < before
 
 
 def test_limits_are_checked() -> None:

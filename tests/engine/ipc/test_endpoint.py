@@ -34,7 +34,7 @@ def check_refused(location: EngineLocation, *, path: Path, reason: str) -> None:
     ],
 )
 def test_locate_takes_the_first_directory_that_is_set(
-    environ: dict[str, str], directory: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    environ: dict[str, str], directory: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tempfile.gettempdir", lambda: "/tmp")
     assert EngineLocation.locate(environ, uid=7).directory == Path(directory.format(tmp="/tmp"))

@@ -190,7 +190,7 @@ def test_two_names_have_two_folders() -> None:
     assert len(found) == len(texts)
 
 
-def test_name_works_wherever_a_model_is_named(run: Run, server: HubServer, tmp_path: Path) -> None:
+def test_name_works_wherever_a_model_is_named(run: Run, tmp_path: Path) -> None:
     run("pull", REPO)
     for argv in (
         ("plan", REPO),

@@ -263,7 +263,7 @@ async def test_https_server_is_recognised_by_its_handshake_and_not_by_its_page(
         )
 
 
-async def test_host_name_that_the_server_does_not_allow(tmp_path: Path) -> None:
+async def test_host_name_that_the_server_does_not_allow() -> None:
     async with running_server() as running:
         location = RemoteLocation(url=f"http://gpu.lan:{running.port}", plain_hosts=("gpu.lan",))
         async with AsyncExitStack() as stack:

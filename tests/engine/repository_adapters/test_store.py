@@ -31,7 +31,7 @@ def contents(found: RepositoryAdapter | None) -> bytes:
     return found.path.read_bytes()
 
 
-def test_store_is_in_the_users_data_folder(tmp_path: Path) -> None:
+def test_store_is_in_the_users_data_folder() -> None:
     assert AdapterStore.locate({"XDG_DATA_HOME": "/data"}).folder == Path("/data/dgemma-lsp/adapters")
     assert AdapterStore.locate({"HOME": "/h"}).folder == Path("/h/.local/share/dgemma-lsp/adapters")
 

@@ -97,14 +97,14 @@ def test_idle_model_is_unloaded_and_the_next_request_loads_it(card: Card, run: R
     assert len(card.loaded) == 2 and run.device.denoising_steps == 6
 
 
-def test_message_names_the_minutes_and_the_setting(card: Card) -> None:
+def test_message_names_the_minutes_and_the_setting() -> None:
     from dgemma_engine.serving.model_release import rest_message
 
     assert "after 30 minutes without a request" in rest_message(1_800)
     assert "engine.idleUnloadMinutes" in rest_message(1_800)
 
 
-def test_model_in_main_memory_stays(card: Card, run: Run) -> None:
+def test_model_in_main_memory_stays(run: Run) -> None:
     on_processor = Card(memory_bytes=0)
     other = Run(on_processor.load)
     other.ask()

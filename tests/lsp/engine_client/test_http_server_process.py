@@ -75,7 +75,7 @@ async def test_process_is_started_once_replaced_and_ended(tmp_path: Path) -> Non
     assert len(asyncio.all_tasks()) == 1
 
 
-async def test_process_that_cannot_serve_is_reported_with_its_reason_and_started_again(tmp_path: Path) -> None:
+async def test_process_that_cannot_serve_is_reported_with_its_reason_and_started_again() -> None:
     warnings: list[str] = []
     server = HttpServerProcess(warnings.append, pause_s=0.01)
     server.configure([sys.executable, "-c", "import sys; sys.exit('dgemma-engine: no key')"])

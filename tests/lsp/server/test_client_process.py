@@ -97,7 +97,7 @@ async def test_server_lives_on_where_the_process_is_not_on_this_machine(record: 
 
 @pytest.mark.e2e
 @pytest.mark.parametrize("form", ["--clientProcessId={}", "--clientProcessId {}"])
-async def test_server_ends_with_the_process_that_the_command_line_names(form: str, tmp_path: Path):
+async def test_server_ends_with_the_process_that_the_command_line_names(form: str):
     editor = await asyncio.create_subprocess_exec(*SLEEP)
     arguments = form.format(editor.pid).split()
     async with raw_client_of(sys.executable, "-m", "dgemma_lsp", "--stdio", *arguments) as client:

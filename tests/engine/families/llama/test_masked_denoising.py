@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 
 import pytest
 import torch
@@ -112,7 +111,7 @@ def test_denoising_leaves_the_prompt_as_it_was(model: LlamaModel) -> None:
     torch.testing.assert_close(model.encode(ids, cache), model.encode(ids, untouched))
 
 
-def test_a_row_is_the_same_beside_another(model: LlamaModel, tmp_path: Path) -> None:
+def test_a_row_is_the_same_beside_another(model: LlamaModel) -> None:
     cache, chosen = encoded(model), sampler(3, 1, 8)
     rows = [canvas.Row(num_free=5, head_ids=HEAD, seed=7), canvas.Row(num_free=8, head_ids=HEAD, seed=0)]
     executor = EagerExecutor(

@@ -151,9 +151,7 @@ def test_full_disk_is_reported_in_one_sentence_and_loses_nothing(
     after_steps(resumed, 4)
 
 
-def test_state_of_another_base_corpus_or_rank_is_refused(
-    make_trainer: MakeTrainer, tmp_path: Path, base: Path, corpus: Path
-) -> None:
+def test_state_of_another_base_corpus_or_rank_is_refused(make_trainer: MakeTrainer, tmp_path: Path, base: Path) -> None:
     after_steps(make_trainer(), 1)
     other_base = tmp_path / "other.gguf"
     other_base.write_bytes(base.read_bytes() + b"\0")

@@ -123,7 +123,7 @@ def test_an_interrupted_evaluation_keeps_its_answers(
 
 
 def test_limit_takes_holes_from_the_whole_file(
-    engine: TableEngine, write_rows: WriteRows, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    engine: TableEngine, write_rows: WriteRows, capsys: pytest.CaptureFixture[str]
 ) -> None:
     holes = write_rows(*(OWN | {"task_id": str(number)} for number in range(10)))
     assert main(["eval", str(holes), "--limit", "3"]) == 0

@@ -107,6 +107,7 @@ def test_endless_program_is_ended(code: str, executor: Executor) -> None:
         "import multiprocessing as m; p = m.get_context('fork').Process(target=int); p.start(); p.join()",
         "open('new', 'w').write('x' * 2**24)",
         "import os; os.mkdir('new')",
+        "import os; os.write(os.memfd_create('new'), b'x')",
         "import os; os.kill(os.getppid(), 0)",
         "import socket; socket.socket()",
         "import socket; socket.socket(socket.AF_UNIX)",
@@ -138,6 +139,8 @@ def test_files_of_the_user_stay_unchanged(executor: Executor, tmp_path: Path) ->
         f"import os; os.remove({name!r})",
         f"import os; os.rename({name!r}, {name!r} + '2')",
         f"import os; os.chmod({name!r}, 0)",
+        f"import os; os.chown({name!r}, -1, -1)",
+        f"import os; os.chown({name!r}, -1, -1, dir_fd=os.open('/', 0))",
         f"import os; os.symlink({name!r}, {name!r} + '2')",
         f"import shutil; shutil.rmtree({str(tmp_path)!r})",
     ):

@@ -54,7 +54,7 @@ def test_multiline_is_two_to_eight_lines_that_neither_begin_nor_end_blank() -> N
 
 def test_syntax_is_a_node_of_python_only() -> None:
     assert {"text.strip()", "path, mode", "return text.strip()"} <= middles(HoleKind.SYNTAX)
-    assert middles(HoleKind.SYNTAX, "f(a);\n" * 20, "java") <= {"f(a)", "f(a);"}
+    assert middles(HoleKind.SYNTAX, "f(a);\n", "java") == {"f(a)"}
     assert not middles(HoleKind.SYNTAX, "int f(int a) { return a; }\n", "java")
 
 

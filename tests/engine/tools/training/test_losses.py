@@ -131,7 +131,7 @@ def test_slot_weights_share_one_token_among_later_fills() -> None:
     assert weights_BS.sum(-1).tolist() == pytest.approx([4, 8, 2])
 
 
-def test_balance_is_one_when_even_and_more_when_not(config: ModelConfig) -> None:
+def test_balance_is_one_when_even_and_more_when_not() -> None:
     balance = RoutingBalance(torch.device("cpu"))
     route, scale_E = balance.ops().route, torch.ones(4)
     route(torch.eye(4).repeat(8, 1) * 20, scale_E, 1)

@@ -39,7 +39,6 @@ def test_hole_is_a_span_that_is_not_blank(text: str, seed: int) -> None:
     if hole is not None:
         assert 0 <= hole.start < hole.end <= len(text)
         assert text[hole.start : hole.end].strip()
-        assert text[: hole.start] + text[hole.start : hole.end] + text[hole.end :] == text
 
 
 def test_line_holes_end_with_their_line() -> None:

@@ -48,7 +48,6 @@ def test_full_disk_is_refused_before_anything_is_measured(
     make_tuner: MakeTuner,
     engines: dict[str, KnowingEngine],
     store: AdapterStore,
-    repository: Path,
     base: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -97,7 +97,7 @@ def test_engine_that_answers_without_the_adapter_measures_nothing(
 
 
 def test_nothing_is_left_of_a_repository_without_an_adapter(
-    make_tuner: MakeTuner, engines: Engines, store: AdapterStore, repository: Path
+    make_tuner: MakeTuner, engines: Engines, store: AdapterStore
 ) -> None:
     engines["after"] = engines["before"]
     make_tuner().run(resume=False)
@@ -151,7 +151,7 @@ def test_interrupted_tuning_resumes_where_it_stopped(
 
 
 def test_killed_tuning_resumes_from_the_last_saved_state(
-    make_tuner: MakeTuner, engines: Engines, store: AdapterStore, repository: Path, monkeypatch: pytest.MonkeyPatch
+    make_tuner: MakeTuner, engines: Engines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The process ends during a step without saving."""
     step, steps = AdaptTrainer._step, list[int]()
@@ -171,9 +171,7 @@ def test_killed_tuning_resumes_from_the_last_saved_state(
     assert 0 < steps[12] <= 11, "resumes with the step after the last save"
 
 
-def test_without_resume_everything_restarts(
-    make_tuner: MakeTuner, engines: Engines, store: AdapterStore, repository: Path
-) -> None:
+def test_without_resume_everything_restarts(make_tuner: MakeTuner, engines: Engines) -> None:
     with pytest.raises(TrainingError):
         make_tuner(clock=work_clock(is_interrupted=interrupted_after(28))).run(resume=False)
     num_measured = engines["before"].num_asked
@@ -194,9 +192,7 @@ def test_battery_power_stops_tuning_and_the_state_is_kept(
     )
 
 
-def test_resumed_tuning_uses_the_minutes_that_it_is_given(
-    make_tuner: MakeTuner, engines: Engines, store: AdapterStore, repository: Path
-) -> None:
+def test_resumed_tuning_uses_the_minutes_that_it_is_given(make_tuner: MakeTuner, engines: Engines) -> None:
     for minutes in (2.0, 2.0, 6.0):
         said = list[str]()
         with pytest.raises(Interrupted):

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from dataclasses import replace
 from random import Random
 
 import pytest
@@ -52,16 +53,18 @@ def test_repository_that_is_all_generated_is_refused() -> None:
         split([], generated=500)
 
 
-def test_files_changed_later_and_longer_ones_are_drawn_more_often() -> None:
-    found = files(80)
-    found[0] = SourceFile(name="long.py", path="a/f0.py", language="python", text="y" * 4_000)
-    parts = split(found, [float(number) for number in range(80)])
-    weights = {file.path: weight for file, weight in zip(parts.train, parts.weights, strict=True)}
-    ordinary = [path for path in (f"a/f{number}.py" for number in range(1, 80)) if path in weights]
-    assert [weights[path] for path in ordinary] == sorted(weights[path] for path in ordinary)
-    assert 2.5 < weights[ordinary[-1]] / weights[ordinary[0]] < 3
-    if "a/f0.py" in weights:
-        assert weights["a/f0.py"] > 5 * weights[ordinary[0]]
+def test_files_changed_later_are_drawn_more_often() -> None:
+    parts = split(files(80), [float(number) for number in range(80)])
+    assert list(parts.weights) == sorted(parts.weights)
+    assert 2.5 < parts.weights[-1] / parts.weights[0] < 3
+
+
+def test_files_are_drawn_by_their_length_up_to_24_000_characters() -> None:
+    found = [replace(file, text="x" * 400 * number) for number, file in enumerate(files(80), start=1)]
+    parts = split(found)
+    assert max(len(file.text) for file in parts.train) > 24_000
+    shares = zip(parts.train, parts.weights, strict=True)
+    assert len({weight / min(len(file.text), 24_000) for file, weight in shares}) == 1
 
 
 def test_files_of_one_commit_are_drawn_alike() -> None:
