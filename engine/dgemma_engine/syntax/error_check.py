@@ -91,9 +91,7 @@ class SyntaxStore:
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self._grammars = Grammars(clock=clock)
-        self._documents: BoundedStore[tuple[str, str], Parsed] = BoundedStore(
-            num_documents, weigh=lambda parsed: len(parsed.source), max_weight=max_bytes
-        )
+        self._documents: BoundedStore[tuple[str, str], Parsed] = BoundedStore(num_documents, max_weight=max_bytes)
 
     def check(self, context: Context) -> SyntaxCheck:
         """Parses the document with nothing in the hole.
@@ -109,7 +107,7 @@ class SyntaxStore:
         last = self._documents.pop((context.document, name))
         document = None if grammar is None else grammar.parse(before + after, last, budget_s=_DOCUMENT_BUDGET_S)
         if document is not None:
-            self._documents.put((context.document, name), document)
+            self._documents.put((context.document, name), document, weight=len(document.source))
         num_errors = 0 if document is None else _num_errors(document.tree)
         return SyntaxCheck(grammar=grammar, before=before, after=after, document=document, num_errors=num_errors)
 
