@@ -159,10 +159,10 @@ class Surroundings:
 
     def _candidates(self, limit: int) -> Iterator[tuple[Line, int]]:
         """Yields lines and the lexeme a middle would begin with, the longest runs of lexemes in common first."""
-        before, has_stem = (LINE_BREAK, *self._typed), len(self._word) >= STEM_CHARACTERS
+        has_stem = len(self._word) >= STEM_CHARACTERS
         is_begun = bool(self._typed) or has_stem
-        if not is_begun:
-            before = (*self._above.lexemes, LINE_BREAK) if self._above else ()
+        above = (*self._above.lexemes, LINE_BREAK) if self._above else tuple[str, ...]()
+        before = (LINE_BREAK, *self._typed) if is_begun else above
         grams = [before[-size:] for size in GRAM_SIZES if size <= len(before)]
         for gram in [stem_gram(before[-1], self._word)] if has_stem else grams:
             for near in self._index.near(gram, limit=limit):
