@@ -12,7 +12,7 @@ from functools import partial
 from dgemma_engine.backends.select import executor_factory
 from dgemma_engine.checkpoint.fim_format import InfillFormat
 from dgemma_engine.diffusion.sampler import Sampler
-from dgemma_engine.families.adapter_choice import AdapterChoice
+from dgemma_engine.families.loaded_adapters import AdapterChoice
 from dgemma_engine.infill.candidate import Proposal, Search
 from dgemma_engine.infill.canvas_candidates import CanvasCandidates
 from dgemma_engine.infill.left_to_right import propose as propose_left_to_right
