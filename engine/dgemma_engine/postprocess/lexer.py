@@ -237,7 +237,7 @@ def lines_inside(text: str, language: Language) -> list[tuple[int, int]]:
 def cheap_start(text: str, start: int, end: int, *, most_chars: int, most_signs: int) -> int:
     """Returns from where on `text[start:end]` is read: at most `most_chars` characters with `most_signs` signs."""
     start = max(start, end - most_chars)
-    while start < end and _num_signs(text, start, end) > most_signs:
+    while start < end and sum(text.count(sign, start, end) for sign in _SIGNS) > most_signs:
         start = (start + end + 1) // 2
     return start
 
@@ -245,13 +245,9 @@ def cheap_start(text: str, start: int, end: int, *, most_chars: int, most_signs:
 def cheap_end(text: str, start: int, *, most_chars: int, most_signs: int) -> int:
     """Returns up to where `text[start:]` is read: at most `most_chars` characters with `most_signs` signs."""
     end = min(len(text), start + most_chars)
-    while start < end and _num_signs(text, start, end) > most_signs:
+    while start < end and sum(text.count(sign, start, end) for sign in _SIGNS) > most_signs:
         end = (start + end) // 2
     return end
-
-
-def _num_signs(text: str, start: int, end: int) -> int:
-    return sum(text.count(sign, start, end) for sign in _SIGNS)
 
 
 def _delimiter(piece: str, language: Language) -> str:
