@@ -26,7 +26,7 @@ from dgemma_engine.prompt_lookup.candidates import Seed
 from dgemma_engine.protocol.messages import CandidateSource, Extent
 from dgemma_engine.scheduling.cooperative import Pieces
 from dgemma_engine.scheduling.timing import Cancel
-from dgemma_engine.tokenization.vocabulary_index import Opening, closings, openings
+from dgemma_engine.tokenization.token_healing import Opening, closings, openings
 
 # Slots that are tried together, by extent; a middle that does not fit is tried again in the next size.
 _FIRST_SLOTS = {Extent.LINE: (8, 16), Extent.BLOCK: (32, 64)}

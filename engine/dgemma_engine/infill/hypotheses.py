@@ -20,7 +20,7 @@ from dgemma_engine.infill.length_search import LengthPrior, best_lengths
 from dgemma_engine.prompt_lookup.candidates import Seed
 from dgemma_engine.prompting.builder import Hole
 from dgemma_engine.protocol.messages import Draft, DraftSpan
-from dgemma_engine.tokenization.vocabulary_index import Closing, Opening
+from dgemma_engine.tokenization.token_healing import Closing, Opening
 
 # Rows that go on after the first step, the seeds' included; decided in docs/decisions/0008.
 KEPT_ROWS = 3

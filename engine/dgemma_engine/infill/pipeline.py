@@ -31,8 +31,7 @@ from dgemma_engine.protocol.messages import Candidate, CandidateSource, Context,
 from dgemma_engine.scheduling.cooperative import Pieces, finished
 from dgemma_engine.scheduling.timing import Cancel, DurationEstimator, StageTimer
 from dgemma_engine.syntax.error_check import SyntaxStore
-from dgemma_engine.tokenization.tokenizer import Tokenizer
-from dgemma_engine.tokenization.vocabulary_index import Spelling
+from dgemma_engine.tokenization.tokenizer import Spelling, Tokenizer
 
 # Candidates that are sent with an answer, the shown one first; more where the user chooses among them.
 _SENT_CANDIDATES = 3

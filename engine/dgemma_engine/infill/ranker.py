@@ -24,7 +24,7 @@ from dgemma_engine.scheduling.cooperative import Pieces
 from dgemma_engine.scheduling.timing import Cancel
 from dgemma_engine.syntax.error_check import SyntaxCheck
 from dgemma_engine.tokenization.healed_start import HealedStart
-from dgemma_engine.tokenization.vocabulary_index import Spelling
+from dgemma_engine.tokenization.tokenizer import Spelling
 
 # Candidates that are judged; more seldom change the first.
 _MOST_CANDIDATES = 8

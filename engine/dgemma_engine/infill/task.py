@@ -20,8 +20,7 @@ from dgemma_engine.postprocess.shape import ShapedText, shaper, without_covered
 from dgemma_engine.prompting.builder import Hole
 from dgemma_engine.protocol.messages import Context, Extent, OnDraft
 from dgemma_engine.tokenization.token_healing import trimmed
-from dgemma_engine.tokenization.tokenizer import Tokenizer
-from dgemma_engine.tokenization.vocabulary_index import Spelling
+from dgemma_engine.tokenization.tokenizer import Spelling, Tokenizer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
