@@ -190,7 +190,10 @@ class CompletionProvider:
                     self._stats.count(adopted=1)
                     outcome = await pending.outcome(typed)
                     if isinstance(outcome, EngineAnswer):
-                        match = AnswerMatch(answer=outcome, typed=typed, num_typed=num_typed)
+                        has_others = outcome.fingerprint.closers != here.closers
+                        match = AnswerMatch(
+                            answer=outcome, typed=typed, num_typed=num_typed, has_other_closers=has_others
+                        )
                         if given := self._given(request, match, typing):
                             return given
             pending.cancel()

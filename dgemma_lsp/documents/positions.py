@@ -141,7 +141,8 @@ class LineIndex:
         for at, low, high in self._spans(start, end):
             part_units = self._units(at, low, high, encoding)
             if part_units > units:
-                return self._starts[at] + low + _num_code_points(self._blocks[at].text[low:high], units, encoding)
+                part, is_plain = self._blocks[at].text[low:high], part_units == high - low
+                return self._starts[at] + low + (units if is_plain else _num_code_points(part, units, encoding))
             units -= part_units
         return end
 
@@ -211,8 +212,6 @@ def _pieces(text: str, chars: int) -> Iterable[str]:
 
 
 def _num_code_points(line: str, units: int, encoding: PositionEncoding) -> int:
-    if line.isascii():
-        return min(units, len(line))
     start = 0
     while start < len(line) and (piece_units := num_units(line[start : start + _PIECE_CHARS], encoding)) <= units:
         start, units = start + _PIECE_CHARS, units - piece_units

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
-from typing import Any, Protocol, Self, TypedDict, Unpack
+from typing import Any, Protocol, Self
 
 from dgemma_engine.engine_client.connection_status import ConnectionState, ConnectionStatus
 from dgemma_engine.model_store.catalogue import TINY
@@ -92,13 +92,6 @@ _KINDS = {
 }
 
 
-class EngineInUse(TypedDict, total=False):
-    """`ServerStatus.host` and `ServerStatus.adapter`."""
-
-    host: str
-    adapter: str
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerStatus:
     """One state of the server.
@@ -126,14 +119,14 @@ class ServerStatus:
             raise ValueError(f"{self.reason=} is for what is slow or inactive, not for {self.kind}")
 
     @classmethod
-    def inactive(cls, why: str, *, uri: str = "", **engine: Unpack[EngineInUse]) -> Self:
+    def inactive(cls, why: str, *, uri: str = "") -> Self:
         """Returns the state of doing nothing, everywhere or in one document; the reason is all there is to say."""
-        return cls(kind=StatusKind.INACTIVE, message=why, reason=why, uri=uri, **engine)
+        return cls(kind=StatusKind.INACTIVE, message=why, reason=why, uri=uri)
 
     @classmethod
-    def slow(cls, why: str, **engine: Unpack[EngineInUse]) -> Self:
+    def slow(cls, why: str) -> Self:
         """Returns the state of answering late."""
-        return cls(kind=StatusKind.SLOW, message=f"slow: {why}", percent=100, reason=why, **engine)
+        return cls(kind=StatusKind.SLOW, message=f"slow: {why}", percent=100, reason=why)
 
     def to_wire(self) -> dict[str, Any]:
         """Returns the notification's parameters."""
@@ -191,7 +184,9 @@ class StatusBoard:
         self.is_refusing = False
 
     def show(self, status: ServerStatus) -> None:
-        """Publishes a state, unless it is the last one."""
+        """Publishes a state with the engine in use, unless it is the last one."""
+        adapter = "" if self.adapter.fault else self.adapter.root
+        status = replace(status, host=self.host, adapter=adapter)
         if status == self._last:
             return
         self._last = status
@@ -206,14 +201,14 @@ class StatusBoard:
         if self._fault is not None and not self.off:
             status = self._of(self._fault)
         elif self._num_active and is_ready:
-            status = ServerStatus(kind=StatusKind.BUSY, percent=100, **self._engine_in_use)
+            status = ServerStatus(kind=StatusKind.BUSY, percent=100)
         elif self.off:
-            status = ServerStatus.inactive(self.off, **self._engine_in_use)
+            status = ServerStatus.inactive(self.off)
         elif is_missing and not is_ready and not self.model.is_stand_in:
             # No engine can start, unless another process has fetched the model meanwhile.
-            status = ServerStatus.inactive(self.model.notice, **self._engine_in_use)
+            status = ServerStatus.inactive(self.model.notice)
         elif self._slow.reason and is_ready:
-            status = ServerStatus.slow(self._slow.reason, **self._engine_in_use)
+            status = ServerStatus.slow(self._slow.reason)
         else:
             status = self._of(self._connection)
             if is_ready:
@@ -265,21 +260,17 @@ class StatusBoard:
         self._slow, self.engine, self.adapter = SlowDetector(), None, AdapterUse()
         self.show(self._of(status))
 
-    @property
-    def _engine_in_use(self) -> EngineInUse:
-        return {"host": self.host, "adapter": "" if self.adapter.fault else self.adapter.root}
-
     def _of(self, status: ConnectionStatus) -> ServerStatus:
         """Returns what to show for a state of the connection to the engine."""
         kind = _KINDS[status.state]
         if kind is StatusKind.INACTIVE:
-            return ServerStatus.inactive(status.message or self.unasked, **self._engine_in_use)
-        return ServerStatus(kind=kind, message=status.message, percent=status.percent, **self._engine_in_use)
+            return ServerStatus.inactive(status.message or self.unasked)
+        return ServerStatus(kind=kind, message=status.message, percent=status.percent)
 
     def show_refusal(self, why: str | None, uri: str) -> None:
         """Shows why nothing is offered in a document, or for None that completions are offered again."""
         if why:
-            self.show(ServerStatus.inactive(why, uri=uri, **self._engine_in_use))
+            self.show(ServerStatus.inactive(why, uri=uri))
         elif self.is_refusing:
             self.show_current()
         self.is_refusing = bool(why)
