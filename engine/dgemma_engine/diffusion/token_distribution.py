@@ -93,22 +93,13 @@ class VocabularyScorer:
             torch.softmax(scaled_PV, dim=-1, out=probs_NV[part])
             read = slice(first, min(first + at_once, num_read))
             if read.start < read.stop:
-                best_N[read], entropy_N[read] = best_and_entropy(scaled_NV[read], probs_NV[read])
+                # Entropy log Z - sum(p * s) of scaled logits s; log Z follows from the best token's probability.
+                scaled_PV, probs_PV = scaled_NV[read], probs_NV[read]
+                highest_P, best_P = scaled_PV.max(-1)
+                log_norm_P = highest_P - probs_PV.gather(-1, best_P[:, None]).squeeze(-1).log()
+                best_N[read] = best_P
+                entropy_N[read] = (log_norm_P - (probs_PV * scaled_PV).sum(-1)).clamp_(min=0.0)
         return TokenDistribution(scaled_NV=scaled_NV, probs_NV=probs_NV, best_N=best_N, entropy_N=entropy_N)
-
-
-def best_and_entropy(scaled_NV: Tensor, probs_NV: Tensor) -> tuple[Tensor, Tensor]:
-    """Returns the likeliest token of each position, int64, and the entropy in nats, with few passes over V.
-
-    The entropy is log Z - sum(p * s) for scaled logits s; log Z follows from the best token's probability.
-
-    Args:
-        scaled_NV: float32, finite; a suppressed token has a very negative one.
-        probs_NV: their softmax, float32.
-    """
-    highest_N, best_N = scaled_NV.max(-1)
-    log_norm_N = highest_N - probs_NV.gather(-1, best_N[:, None]).squeeze(-1).log()
-    return best_N, (log_norm_N - (probs_NV * scaled_NV).sum(-1)).clamp_(min=0.0)
 
 
 def sample(probs_NV: Tensor, levels_N1: Tensor) -> Tensor:

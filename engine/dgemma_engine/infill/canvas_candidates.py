@@ -272,12 +272,13 @@ class _CanvasReader:
         self.settled |= {index: live[index] for index in denoising.finished}
         if task.on_draft and task.context.drafts:
             best = max((self.settled | live).values(), key=attrgetter("mean_logprob"))
+            text = task.text(best.ids, before=self.written)
             task.on_draft(
                 draft(
                     task.context.drafts,
                     self.num_steps_before + denoising.steps,
                     best,
-                    task.within_limit(task.text(best.ids, before=self.written)),
+                    task.tokenizer.head(text, task.context.max_middle_tokens),
                     task.hole.boundary.opening,
                     task.spelling.text_of,
                     steps_limit=self.num_steps_before + denoising.num_steps,

@@ -80,10 +80,6 @@ class InfillTask:
         inserted = trimmed(self.tokenizer.decode(ids), self.hole.boundary)
         return clean_candidate(inserted, self.context) if inserted is not None else ""
 
-    def within_limit(self, text: str) -> str:
-        """Returns a middle that may still change, cut to the request's limit of tokens."""
-        return self.tokenizer.head(text, self.context.max_middle_tokens)
-
     def shaped(self, proposals: Sequence[Proposal]) -> list[Proposal]:
         """Returns the proposals with the texts that the user sees, each within the request's limit of tokens.
 
@@ -96,39 +92,37 @@ class InfillTask:
                 proposal,
                 text=shaped.text,
                 covered=shaped.covered,
-                num_tokens=self._num_inserted(shaped),
+                num_tokens=num_tokens,
                 is_cut=proposal.is_cut or is_cut,
             )
             for proposal in proposals
-            for shaped, is_cut in (shapes[proposal.text],)
+            for shaped, num_tokens, is_cut in (shapes[proposal.text],)
             if shaped.text
         ]
 
-    def _shaped_to_fit(self, text: str, shape: Callable[[str], ShapedText]) -> tuple[ShapedText, bool]:
-        """Returns the shape of a text, or of the longest beginning that is found to fit; and whether it is the latter.
+    def _shaped_to_fit(self, text: str, shape: Callable[[str], ShapedText]) -> tuple[ShapedText, int, bool]:
+        """Returns the shape of a text, the tokens that it adds to the document, and whether the text was cut to fit.
 
-        A beginning ends where a token ends, and of several lines where one of them ends. It is cut before it is shaped,
-        so that what it opens is closed.
+        What the shape repeats of the line's rest is in the document already. A beginning ends where a token ends, and
+        of several lines where one of them ends. It is cut before it is shaped, so that what it opens is closed.
         """
         most = num_kept = self.context.max_middle_tokens
         shaped, is_cut = shape(text), False
-        while (num_over := self._num_inserted(shaped) - most) > 0:
+        while True:
+            added = without_covered(shaped.text, shaped.covered, self.context.suffix)
+            num_tokens = self.tokenizer.count(shaped.text if added is None else added)
+            if num_tokens <= most:
+                return shaped, num_tokens, is_cut
             if is_cut:
                 # Half of what is over: a bracket less needs none that closes it.
-                num_kept -= (num_over + 1) // 2
+                num_kept -= (num_tokens - most + 1) // 2
             shaped, is_cut = shape(self._head(text, num_kept)), True
-        return shaped, is_cut
 
     def _head(self, text: str, num_tokens: int) -> str:
         """Returns the beginning of a text with at most so many tokens: without the line that it ends within, if any."""
         head = self.tokenizer.head(text, num_tokens)
         lines = head.rpartition("\n")[0]
         return lines if lines.strip() and not text[len(head) :].startswith("\n") else head
-
-    def _num_inserted(self, shaped: ShapedText) -> int:
-        """Returns how many tokens a shape adds to the document: what it repeats of the line's rest is there already."""
-        added = without_covered(shaped.text, shaped.covered, self.context.suffix)
-        return self.tokenizer.count(shaped.text if added is None else added)
 
     def block_end(self) -> Callable[[int], bool] | None:
         """Returns what tells, token by token, where the middle leaves its block; None where it may go on.

@@ -79,11 +79,12 @@ def build_prompt(
     if is_last:
         end_ids.update(config.eos_token_ids)
     # Half the canvas stays free, whatever the format asks for.
-    head_ids = tuple(form.suffix_head_ids(suffix_ids)[: config.canvas_length // 2])
+    head_ids = tuple(suffix_ids[: min(form.suffix_head_tokens, config.canvas_length // 2)])
     prompt_suffix_ids = suffix_ids[: form.suffix_tokens]
     if settled is not None and form.suffix_tokens and not form.suffix_last:
         prompt_suffix_ids = settled(prompt_suffix_ids, len(head_ids))
     prefix_ids = tokenizer.encode(prefix)
+    num_parallel = 0 if is_last else form.parallel_suffix_tokens
     name = context.path.rstrip("/").rpartition("/")[2]
     return Hole(
         boundary=boundary,
@@ -94,7 +95,7 @@ def build_prompt(
             bos_token_id=config.bos_token_id,
             name_ids=tokenizer.encode(f"{name}\n") if form.name_token_id is not None and name else (),
         ),
-        parallel_ids=[] if is_last else _beginning_ids(context.suffix, tokenizer, form.parallel_suffix_tokens),
+        parallel_ids=tokenizer.encode(context.suffix[: num_parallel * CHARACTERS_PER_TOKEN])[:num_parallel],
         head_ids=head_ids,
         end_ids=frozenset(end_ids),
         is_last=is_last,
@@ -110,10 +111,6 @@ def tail(text: str, budget: int) -> str:
     jump = max(1, budget // 4)
     start = max(0, -(-(len(text) - budget) // jump) * jump)
     return text[start:]
-
-
-def _beginning_ids(text: str, tokenizer: Tokenizer, budget: int) -> list[int]:
-    return tokenizer.encode(text[: budget * CHARACTERS_PER_TOKEN])[:budget]
 
 
 def _snippet_ids(snippets: Sequence[Snippet], tokenizer: Tokenizer, budget: int) -> list[int]:

@@ -162,11 +162,6 @@ def test_text_whose_source_was_cut_short_stays_cut() -> None:
     assert limited("x = |\n", "alpha", 5, is_cut=True) == [("alpha", 0, 5, True)]
 
 
-def test_draft_keeps_the_limit_of_tokens() -> None:
-    tested = task("x = |\n", max_middle_tokens=4)
-    assert tested.within_limit(tested.text([*map(ord, " alpha")])) == "alph"
-
-
 def test_a_fill_keeps_its_paragraphs_and_replaces_nothing() -> None:
     block = {"extent": Extent.BLOCK, "language": "python"}
     assert shapes("def f():\n    |\n", "a\n\n    b", **block) == [("a", 0)]
