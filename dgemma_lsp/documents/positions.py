@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
 from itertools import accumulate, islice
@@ -60,7 +60,14 @@ class LineIndex:
 
     def __init__(self, text: str, *, block_chars: int = _BLOCK_CHARS) -> None:
         self._block_chars = block_chars
-        self._blocks = [_Block(piece, _num_line_ends(piece)) for piece in _pieces(text, block_chars)]
+        # Equal pieces of at most about so many characters, none ending between `\r` and `\n`.
+        size, start, pieces = -(-len(text) // max(1, -(-len(text) // block_chars))), 0, list[str]()
+        while len(text) - start > size:
+            end = start + size
+            end += text[end - 1] == "\r" and text[end] == "\n"
+            pieces.append(text[start:end])
+            start = end
+        self._blocks = [_Block(piece, _num_line_ends(piece)) for piece in (*pieces, text[start:])]
         self._add_up()
 
     def _add_up(self) -> None:
@@ -197,18 +204,6 @@ def num_units(text: str, encoding: PositionEncoding) -> int:
 def _num_line_ends(text: str) -> int:
     num = text.count("\n")
     return num + text.count("\r") - text.count("\r\n") if "\r" in text else num
-
-
-def _pieces(text: str, chars: int) -> Iterable[str]:
-    """Yields the text in equal pieces of at most about so many characters, none ending between `\\r` and `\\n`."""
-    num_pieces = max(1, -(-len(text) // chars))
-    size, start = -(-len(text) // num_pieces), 0
-    while len(text) - start > size:
-        end = start + size
-        end += text[end - 1] == "\r" and text[end] == "\n"
-        yield text[start:end]
-        start = end
-    yield text[start:]
 
 
 def _num_code_points(line: str, units: int, encoding: PositionEncoding) -> int:

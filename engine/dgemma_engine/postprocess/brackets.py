@@ -47,27 +47,11 @@ def without_closed_twice(middle: str, around: CursorContext, *, covered: int = 0
     return middle
 
 
-def with_closed_strings(middle: str, around: CursorContext, *, covered: int = 0) -> str:
-    """Closes a string that the last line of `middle` begins and nothing ends; one without a character stays open.
+def with_closed_ends(middle: str, around: CursorContext, *, covered: int = 0) -> str:
+    """Closes a string and brackets that `middle` opens and neither it nor the document closes.
 
-    Args:
-        middle: what is to be inserted at the cursor.
-        around: text around the cursor.
-        covered: characters of the line's rest that `middle` replaces.
-    """
-    said = read(around.before + middle, around.language)
-    quote = said.inside
-    if quote not in {*around.language.quotes} or said.inside_from < len(around.before) or middle.endswith(quote):
-        return middle
-    open_still, closed = (_Line.with_middle(text, around, covered).reading.inside for text in (middle, middle + quote))
-    return middle + quote if open_still and not closed and _are_counted(around) else middle
-
-
-def with_closed_brackets(middle: str, around: CursorContext, *, covered: int = 0) -> str:
-    """Closes brackets that `middle` opens and neither it nor the document closes, unless the user would type on there.
-
-    After an opening bracket, a comma or an operator typing goes on. A bracket that ended its line is closed on its own
-    line, at its line's indentation.
+    A string without a character stays open, and so do brackets where the user would type on: after an opening bracket,
+    a comma or an operator. A bracket that ended its line is closed on its own line, at its line's indentation.
 
     Args:
         middle: what is to be inserted at the cursor.
@@ -76,6 +60,13 @@ def with_closed_brackets(middle: str, around: CursorContext, *, covered: int = 0
     """
     said = around.before + middle
     reading = read(said, around.language)
+    quote, begun = reading.inside, reading.inside_from
+    if quote in {*around.language.quotes} and begun >= len(around.before) and not middle.endswith(quote):
+        texts = middle, middle + quote
+        is_open, is_still_open = (_Line.with_middle(text, around, covered).reading.inside for text in texts)
+        if is_open and not is_still_open and _are_counted(around):
+            middle, said = middle + quote, said + quote
+            reading = read(said, around.language)
     ours = [bracket for bracket in reading.opening if bracket.offset >= len(around.before)]
     if not ours or reading.inside or not _are_counted(around):
         return middle

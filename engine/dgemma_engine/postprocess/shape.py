@@ -15,8 +15,7 @@ from functools import partial
 
 from dgemma_engine.postprocess.brackets import (
     num_unbalanced,
-    with_closed_brackets,
-    with_closed_strings,
+    with_closed_ends,
     without_closed_twice,
 )
 from dgemma_engine.postprocess.clean_candidate import splits_word
@@ -93,8 +92,7 @@ def shape_completion(middle: str, around: CursorContext, extent: Extent) -> Shap
     if not (middle if added is None else added).strip():
         # At most blank lines before what stands there already.
         return _NOTHING
-    middle = with_closed_strings(middle, around, covered=covered)
-    middle = with_closed_brackets(middle, around, covered=covered)
+    middle = with_closed_ends(middle, around, covered=covered)
     if "\n" in middle and around.rest[covered:].strip():
         # What closes the block stands on a line of its own.
         middle = f"{middle.rstrip()}\n{indent_of(around.before)}"
@@ -122,7 +120,7 @@ def shape_fill(middle: str, around: CursorContext, extent: Extent, *, least_colu
         middle = middle.rstrip()
     if not middle.strip() or _lacks_body(middle, around):
         return _NOTHING
-    return ShapedText(text=with_closed_brackets(with_closed_strings(middle, around), around))
+    return ShapedText(text=with_closed_ends(middle, around))
 
 
 def without_covered(text: str, covered: int, suffix: str) -> str | None:

@@ -99,7 +99,8 @@ class _Daemon:
         self._stop = stop
         self._loop = asyncio.get_running_loop()
         self._started_s = time.monotonic()
-        self._peers: set[Peer] = set()
+        # The connections, and the tasks that read from them.
+        self._peers: dict[Peer, asyncio.Task[None]] = {}
         self._owners = itertools.count(1)
         self._device = DeviceThread(
             load,
@@ -149,19 +150,19 @@ class _Daemon:
             _log.warning("the device thread is still at work; ending without it")
         _log.info("engine %s ends", os.getpid())
 
-    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         requests = {DEFINITIONS: self._definitions, STATUS: self._status, STOP: self._stop_engine}
         peer = ClientConnection(next(self._owners), self._device, reader, writer, requests=requests).peer
-        self._peers.add(peer)
+        self._peers[peer] = asyncio.create_task(peer.run())
+        self._peers[peer].add_done_callback(lambda _reading: self._disconnected(peer))
         self._update_idle_timeout()
         # Not as a part of the progress: a client of an older version refuses messages with fields it does not know.
         peer.notify(HELLO, Hello(protocol=PROTOCOL).to_wire())
         peer.notify(PROGRESS, self._device.progress.to_wire())
-        try:
-            await peer.run()
-        finally:
-            self._peers.discard(peer)
-            self._update_idle_timeout()
+
+    def _disconnected(self, peer: Peer) -> None:
+        del self._peers[peer]
+        self._update_idle_timeout()
 
     async def _definitions(self, params: Any) -> dict[str, Any]:
         try:

@@ -97,7 +97,17 @@ def back_off(prefix: str, suffix: str) -> Boundary:
     Returns:
         Its `prefix + opening` and `closing + suffix` are the arguments.
     """
-    size = _opening_size(prefix)
+    size = _run(reversed(prefix), " \t".__contains__)
+    if not size or prefix[-size - 1 : -size] not in ("", "\n", "\r"):
+        size = _run(reversed(prefix), _is_word)
+        if not size:
+            size = _run(reversed(prefix), _PUNCTUATION.__contains__)
+            if size and (size > _MAX_PUNCTUATION or prefix[-1] not in _JOINING):
+                return Boundary(prefix=prefix, opening="", closing="", suffix=suffix)
+        # Gemma merges a dot with the underscores after it, but not with letters.
+        end = len(prefix) - size
+        has_dot = prefix.endswith("._", 0, end + 1)
+        size += has_dot or (prefix.endswith(" ", 0, end) and not prefix.endswith("  ", 0, end))
     if size > _MAX_CHARACTERS:
         size = 0
     start = len(prefix) - size
@@ -172,23 +182,6 @@ def closings(left: str, spelling: Spelling) -> list[Closing]:
         if rest and (last_ids := spelling.ending_with(rest))
     ]
     return choices[:1] + choices[1:][-1:] or [Closing(last_ids=None, given_ids=tuple(ids))]
-
-
-def _opening_size(prefix: str) -> int:
-    """Returns how many characters `back_off` takes off a prefix, if they are not too many."""
-    size = _run(reversed(prefix), " \t".__contains__)
-    if size and prefix[-size - 1 : -size] in ("", "\n", "\r"):
-        return size
-    size = _run(reversed(prefix), _is_word)
-    # Gemma merges a dot with the underscores after it, but not with letters.
-    if prefix.endswith("._", 0, len(prefix) - size + 1):
-        return size + 1
-    if not size:
-        size = _run(reversed(prefix), _PUNCTUATION.__contains__)
-        if size > _MAX_PUNCTUATION or (size and prefix[-1] not in _JOINING):
-            return 0
-    end = len(prefix) - size
-    return size + (prefix.endswith(" ", 0, end) and not prefix.endswith("  ", 0, end))
 
 
 def _run(characters: Iterable[str], belongs: Callable[[str], bool]) -> int:
