@@ -95,17 +95,12 @@ class LineIndex:
 
     def edited(self, start: int, end: int, text: str) -> LineIndex:
         """Returns the index of the text in which `text` stands in place of [start, end); shares all other blocks."""
-        first = self._block_at(max(0, start - 1))
+        first, at = self._block_at(max(0, start - 1)), self._block_at(end)
         # With the block after it, so that many small edits leave no small blocks.
-        last = min(self._block_at(end) + 1, len(self._blocks) - 1)
-        before, behind = self._starts[first], self._starts[last]
-        stop = behind + len(self._blocks[last].text)
-        held = (
-            (self._blocks[at].text[low:high] for at, low, high in self._spans(*stretch))
-            for stretch in ((before, start), (end, stop))
-        )
-        middle = text.join("".join(parts) for parts in held)
-        edited = LineIndex(middle, block_chars=self._block_chars)
+        last = min(at + 1, len(self._blocks) - 1)
+        before = self._blocks[first].text[: start - self._starts[first]]
+        behind = "".join(block.text for block in self._blocks[at : last + 1])[end - self._starts[at] :]
+        edited = LineIndex(before + text + behind, block_chars=self._block_chars)
         edited._blocks = [*self._blocks[:first], *edited._blocks, *self._blocks[last + 1 :]]
         edited._add_up()
         return edited
@@ -145,11 +140,10 @@ class LineIndex:
         units = max(column, 0)
         if encoding is PositionEncoding.UTF32:
             return min(start + units, end)
-        for at, low, high in self._spans(start, end):
-            part_units = self._units(at, low, high, encoding)
+        for part_start, part, part_units in self._parts(start, end, encoding):
             if part_units > units:
-                part, is_plain = self._blocks[at].text[low:high], part_units == high - low
-                return self._starts[at] + low + (units if is_plain else _num_code_points(part, units, encoding))
+                is_plain = part_units == len(part)
+                return part_start + (units if is_plain else _num_code_points(part, units, encoding))
             units -= part_units
         return end
 
@@ -163,8 +157,7 @@ class LineIndex:
         offset = min(max(offset, 0), self._starts[-1])
         line = self.line_at(offset)
         start, end = self.span(line)
-        spans = self._spans(start, min(offset, end))
-        return line, sum(self._units(at, low, high, encoding) for at, low, high in spans)
+        return line, sum(units for _, _, units in self._parts(start, min(offset, end), encoding))
 
     def _block_at(self, offset: int) -> int:
         return min(bisect_right(self._starts, offset) - 1, len(self._blocks) - 1)
@@ -178,20 +171,17 @@ class LineIndex:
             return self._starts[at] + next(islice(_LINE_END.finditer(text), num_before - 1, None)).end()
         return self._starts[at] + len(text) - len(text.split("\n", num_before)[-1])
 
-    def _spans(self, start: int, end: int) -> Iterator[tuple[int, int, int]]:
-        """Yields the blocks of a stretch: index, and from where to where in the block."""
+    def _parts(self, start: int, end: int, encoding: PositionEncoding) -> Iterator[tuple[int, str, int]]:
+        """Yields the parts of a stretch that blocks hold: where each begins, its text, and its code units."""
         at = self._block_at(start)
         while at < len(self._blocks) and self._starts[at] < end:
-            yield at, max(0, start - self._starts[at]), min(len(self._blocks[at].text), end - self._starts[at])
+            block, begin = self._blocks[at], self._starts[at]
+            part = block.text[max(0, start - begin) : end - begin]
+            is_whole = len(part) == len(block.text)
+            if is_whole and encoding not in block.units:
+                block.units[encoding] = num_units(part, encoding)
+            yield max(start, begin), part, block.units[encoding] if is_whole else num_units(part, encoding)
             at += 1
-
-    def _units(self, at: int, low: int, high: int, encoding: PositionEncoding) -> int:
-        block = self._blocks[at]
-        if high - low < len(block.text):
-            return num_units(block.text[low:high], encoding)
-        if encoding not in block.units:
-            block.units[encoding] = num_units(block.text, encoding)
-        return block.units[encoding]
 
 
 def num_units(text: str, encoding: PositionEncoding) -> int:

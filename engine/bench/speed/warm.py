@@ -177,7 +177,7 @@ def with_fixed_steps(engine: Engine) -> None:
     canvases = engine._pipeline.canvases  # pyright: ignore[reportPrivateUsage]
     never = StableAndConfident(num_earlier=NEVER, confidence=0.1)
     canvases._sampler = replace(canvases._sampler, stop=never)  # pyright: ignore[reportPrivateUsage]
-    assert canvases.num_steps(Extent.LINE) == NUM_STEPS
+    assert canvases.num_steps[Extent.LINE] == NUM_STEPS
 
 
 def layout(engine: Engine, tokenizer: Tokenizer, context: Context) -> tuple[list[int], int]:

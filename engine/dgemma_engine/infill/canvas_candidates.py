@@ -50,6 +50,7 @@ class CanvasCandidates:
         start_executor: starts the denoising steps of the same model.
 
     Attributes:
+        num_steps: denoising steps of one canvas when time allows.
         num_steps_made: denoising steps so far, over all requests; readable from any thread.
     """
 
@@ -60,11 +61,9 @@ class CanvasCandidates:
         self._is_final = sampler.commitment is Commitment.FINAL
         self._kept_rows = _FINAL_ROWS if self._is_final else hypotheses.KEPT_ROWS
         self._resizing_ids = frozenset[int]() if sampler.resizing is None else sampler.resizing.ids
+        steps = _FINAL_STEPS if self._is_final else _STEPS
+        self.num_steps = {extent: min(sampler.num_steps, steps[extent]) for extent in Extent}
         self.num_steps_made = 0
-
-    def num_steps(self, extent: Extent) -> int:
-        """Returns the denoising steps of one canvas when time allows."""
-        return min(self._sampler.num_steps, (_FINAL_STEPS if self._is_final else _STEPS)[extent])
 
     def propose(
         self, task: InfillTask, cache: PromptCache, cancel: Cancel, *, seeds: Sequence[Seed], num_steps: int
@@ -148,7 +147,7 @@ class CanvasCandidates:
             middle: what stands in the hole.
         """
         rows = self._length_grid(task, self._lengths(task), longer=False)
-        denoising = self._denoising(task, cache, rows, self.num_steps(task.context.extent))
+        denoising = self._denoising(task, cache, rows, self.num_steps[task.context.extent])
         with torch.inference_mode():
             denoising.step()
         found = hypotheses.sureness(rows, denoising).items()

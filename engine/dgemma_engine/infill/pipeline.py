@@ -125,7 +125,7 @@ class Pipeline:
         # The time that ranking takes is kept back from the canvases.
         reserved = replace(cancel, deadline_s=cancel.deadline_s - self.durations.expected_s("rank"))
         # The schedule is spread over the steps that fit before the deadline, at most the usual.
-        num_steps, step_s = self.canvases.num_steps(context.extent), self.durations.expected_s("step")
+        num_steps, step_s = self.canvases.num_steps[context.extent], self.durations.expected_s("step")
         num_steps = max(1, int(min(num_steps, reserved.left_s / step_s))) if step_s else num_steps
         if decode is not Decode.LEFT_TO_RIGHT:
             search.proposals = yield from self.canvases.propose(task, cache, reserved, seeds=seeds, num_steps=num_steps)

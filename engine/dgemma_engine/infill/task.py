@@ -83,10 +83,25 @@ class InfillTask:
     def shaped(self, proposals: Sequence[Proposal]) -> list[Proposal]:
         """Returns the proposals with the texts that the user sees, each within the request's limit of tokens.
 
-        Those of which nothing is left are dropped.
+        Those of which nothing is left are dropped. Of a text that does not fit, the longest beginning that is found to
+        fit is taken: it ends where a token ends, and of several lines where one of them ends. It is cut before it is
+        shaped, so that what it opens is closed.
         """
-        shape = shaper(self.context)
-        shapes = {text: self._shaped_to_fit(text, shape) for text in {proposal.text for proposal in proposals}}
+        shape, most = shaper(self.context), self.context.max_middle_tokens
+        shapes: dict[str, tuple[ShapedText, int, bool]] = {}
+        for text in {proposal.text for proposal in proposals}:
+            shaped, is_cut, num_kept = shape(text), False, most
+            while True:
+                # What the shape repeats of the line's rest is in the document already.
+                added = without_covered(shaped.text, shaped.covered, self.context.suffix)
+                num_tokens = self.tokenizer.count(shaped.text if added is None else added)
+                if num_tokens <= most:
+                    break
+                if is_cut:
+                    # Half of what is over: a bracket less needs none that closes it.
+                    num_kept -= (num_tokens - most + 1) // 2
+                shaped, is_cut = shape(self._head(text, num_kept)), True
+            shapes[text] = shaped, num_tokens, is_cut
         return [
             replace(
                 proposal,
@@ -99,24 +114,6 @@ class InfillTask:
             for shaped, num_tokens, is_cut in (shapes[proposal.text],)
             if shaped.text
         ]
-
-    def _shaped_to_fit(self, text: str, shape: Callable[[str], ShapedText]) -> tuple[ShapedText, int, bool]:
-        """Returns the shape of a text, the tokens that it adds to the document, and whether the text was cut to fit.
-
-        What the shape repeats of the line's rest is in the document already. A beginning ends where a token ends, and
-        of several lines where one of them ends. It is cut before it is shaped, so that what it opens is closed.
-        """
-        most = num_kept = self.context.max_middle_tokens
-        shaped, is_cut = shape(text), False
-        while True:
-            added = without_covered(shaped.text, shaped.covered, self.context.suffix)
-            num_tokens = self.tokenizer.count(shaped.text if added is None else added)
-            if num_tokens <= most:
-                return shaped, num_tokens, is_cut
-            if is_cut:
-                # Half of what is over: a bracket less needs none that closes it.
-                num_kept -= (num_tokens - most + 1) // 2
-            shaped, is_cut = shape(self._head(text, num_kept)), True
 
     def _head(self, text: str, num_tokens: int) -> str:
         """Returns the beginning of a text with at most so many tokens: without the line that it ends within, if any."""
