@@ -100,7 +100,7 @@ class CursorFingerprint:
 
 
 _Key = tuple[CursorFingerprint, bool]
-"""Where an answer was asked for, and whether it is unlikely."""
+"""Where an answer was asked for, and whether it is unlikely: one stands beside the empty one of automatic questions."""
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -118,11 +118,6 @@ class EngineAnswer:
     infill: Infill
     speculative: bool = False
     used: bool = False
-
-    @property
-    def key(self) -> _Key:
-        """Identifies it in the cache: an unlikely answer stands beside the empty one of an automatic question."""
-        return self.fingerprint, self.infill.unlikely
 
     @property
     def texts(self) -> dict[str, int]:
@@ -164,7 +159,7 @@ class AnswerCache:
         An empty answer is kept too, unless the engine ran out of time.
         """
         if answer.infill.text or answer.infill.finish not in {Finish.CANCELLED, Finish.DEADLINE}:
-            self._answers.put(answer.key, answer)
+            self._answers.put((answer.fingerprint, answer.infill.unlikely), answer)
 
     def has(self, fingerprint: CursorFingerprint) -> bool:
         """Whether an answer that serves automatic questions is stored for exactly this position."""
@@ -191,9 +186,10 @@ class AnswerCache:
 
     def use(self, answer: EngineAnswer) -> bool:
         """Makes an answer the newest; returns whether it serves for the first time."""
-        if self._answers.get(answer.key) is not answer:
+        key = answer.fingerprint, answer.infill.unlikely
+        if self._answers.get(key) is not answer:
             return False
-        self._answers.use(answer.key)
+        self._answers.use(key)
         is_first, answer.used = not answer.used, True
         return is_first
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from itertools import accumulate, islice
@@ -56,9 +56,18 @@ class LineIndex:
     Args:
         text: the text, in code points.
         block_chars: characters of a block: small costs memory per character, large costs time per look-up and edit.
+        before: blocks of another index, for what stands before the text.
+        behind: likewise for what stands after it.
     """
 
-    def __init__(self, text: str, *, block_chars: int = _BLOCK_CHARS) -> None:
+    def __init__(
+        self,
+        text: str,
+        *,
+        block_chars: int = _BLOCK_CHARS,
+        before: Sequence[_Block] = (),
+        behind: Sequence[_Block] = (),
+    ) -> None:
         self._block_chars = block_chars
         # Equal pieces of at most about so many characters, none ending between `\r` and `\n`.
         size, start, pieces = -(-len(text) // max(1, -(-len(text) // block_chars))), 0, list[str]()
@@ -67,13 +76,10 @@ class LineIndex:
             end += text[end - 1] == "\r" and text[end] == "\n"
             pieces.append(text[start:end])
             start = end
-        self._blocks = [_Block(piece, _num_line_ends(piece)) for piece in (*pieces, text[start:])]
-        self._add_up()
-
-    def _add_up(self) -> None:
-        blocks = self._blocks
-        self._starts = list(accumulate((len(block.text) for block in blocks), initial=0))
-        self._ends_before = list(accumulate((block.num_line_ends for block in blocks), initial=0))
+        own = [_Block(piece, _num_line_ends(piece)) for piece in (*pieces, text[start:])]
+        self._blocks = [*before, *own, *behind]
+        self._starts = list(accumulate((len(block.text) for block in self._blocks), initial=0))
+        self._ends_before = list(accumulate((block.num_line_ends for block in self._blocks), initial=0))
 
     def __len__(self) -> int:
         return self._starts[-1]
@@ -100,10 +106,12 @@ class LineIndex:
         last = min(at + 1, len(self._blocks) - 1)
         before = self._blocks[first].text[: start - self._starts[first]]
         behind = "".join(block.text for block in self._blocks[at : last + 1])[end - self._starts[at] :]
-        edited = LineIndex(before + text + behind, block_chars=self._block_chars)
-        edited._blocks = [*self._blocks[:first], *edited._blocks, *self._blocks[last + 1 :]]
-        edited._add_up()
-        return edited
+        return LineIndex(
+            before + text + behind,
+            block_chars=self._block_chars,
+            before=self._blocks[:first],
+            behind=self._blocks[last + 1 :],
+        )
 
     def line_at(self, offset: int) -> int:
         """Returns the 0-based line that holds `offset`, which must lie in the text."""

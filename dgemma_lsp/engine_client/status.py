@@ -19,32 +19,27 @@ _MISSES = 3
 _OTHERS_SHARE = 0.4
 
 
+@dataclass(slots=True)
 class SlowDetector:
-    """Counts the answers in a row that came too late.
+    """Counts the answers in a row that came too late; each answer in time begins with a new one.
 
     Attributes:
-        reason: why answers come late; empty while they do not.
+        reason: why answers come late; empty before the third.
     """
 
-    def __init__(self) -> None:
-        self.reason = ""
-        self._misses = 0
-        self._others = 0.0
-        self._network = 0.0
+    reason: str = ""
+    _misses: int = 0
+    _others: float = 0.0
+    _network: float = 0.0
 
     def learn(self, infill: Infill, *, deadline_ms: float, engine: Status | None) -> None:
-        """Adds one answer.
+        """Adds one answer that came too late.
 
         Args:
             infill: the engine's answer.
             deadline_ms: how long it may take.
             engine: the engine's own status; None where it was not asked.
         """
-        if infill.finish is Finish.CANCELLED:
-            return
-        if infill.finish is not Finish.DEADLINE:
-            self._misses, self.reason = 0, ""
-            return
         self._misses += 1
         total_ms = infill.timings_ms.get("total", 0.0)
         elsewhere_ms = infill.timings_ms.get("others", 0.0) + infill.timings_ms.get("queue", 0.0)
@@ -245,14 +240,15 @@ class StatusBoard:
 
     def answered(self, infill: Infill) -> None:
         """Takes an answer of the engine into account."""
-        if infill.finish is Finish.DEADLINE and self.engine is None:
-            self._ask_engine()
         # A request has succeeded: every alarm may come again.
         self._alarmed.clear()
-        self._slow.learn(infill, deadline_ms=self.deadline_ms, engine=self.engine)
-        # A cancelled or late request may not have been started by the engine.
-        if infill.finish not in (Finish.CANCELLED, Finish.DEADLINE):
-            self.adapter = infill.adapter
+        if infill.finish is Finish.DEADLINE:
+            if self.engine is None:
+                self._ask_engine()
+            self._slow.learn(infill, deadline_ms=self.deadline_ms, engine=self.engine)
+        elif infill.finish is not Finish.CANCELLED:
+            # A cancelled or late request may not have been started by the engine, and says nothing of the adapter.
+            self._slow, self.adapter = SlowDetector(), infill.adapter
 
     def _show_failure(self, status: ConnectionStatus) -> None:
         self._slow, self.engine, self.adapter = SlowDetector(), None, AdapterUse()

@@ -201,7 +201,7 @@ class CanvasCandidates:
                 # The rows find their lengths by themselves.
                 lengths, longer = sorted({min(size, lengths[-1]) for size in _FIRST_SLOTS[context.extent]}), False
             rows = self._length_grid(task, lengths, begins, longer=longer)
-        if self._is_final:
+        if self._is_final or not seeds:
             # A seed's tokens would all be committed already: it is judged with the other candidates.
             return rows
         return rows + hypotheses.warm(hole, seeds[:_WARM_SEEDS], task.tokenizer.encode, form, most=most, seed=seed)

@@ -123,9 +123,10 @@ class Pipeline:
         timer.end("propose")
 
         # The time that ranking takes is kept back from the canvases.
-        reserved = replace(cancel, deadline_s=cancel.deadline_s - self.durations.expected_s("rank"))
+        expected_s = self.durations.mean_s
+        reserved = replace(cancel, deadline_s=cancel.deadline_s - expected_s.get("rank", 0.0))
         # The schedule is spread over the steps that fit before the deadline, at most the usual.
-        num_steps, step_s = self.canvases.num_steps[context.extent], self.durations.expected_s("step")
+        num_steps, step_s = self.canvases.num_steps[context.extent], expected_s.get("step", 0.0)
         num_steps = max(1, int(min(num_steps, reserved.left_s / step_s))) if step_s else num_steps
         if decode is not Decode.LEFT_TO_RIGHT:
             search.proposals = yield from self.canvases.propose(task, cache, reserved, seeds=seeds, num_steps=num_steps)

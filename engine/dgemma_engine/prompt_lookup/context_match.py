@@ -17,6 +17,7 @@ from dgemma_engine.prompt_lookup.ngram_index import (
     GRAM_SIZES,
     LINE_BREAK,
     MAX_LINE_CHARACTERS,
+    REACH_LINES,
     STEM_CHARACTERS,
     Line,
     NgramIndex,
@@ -118,7 +119,11 @@ class Surroundings:
         self._cut, self._index = cut, index
         self._is_blank, self._is_line_end = not cut.before.strip(), not cut.rest.strip()
         self._is_block = extent is Extent.BLOCK
-        self._above, self._below = index.above.nearest(), index.below.nearest()
+        # The nearest lines that are not blank.
+        self._above, self._below = (
+            next((line for line in reversed(run.lines[-REACH_LINES:]) if line.text), None)
+            for run in (index.above, index.below)
+        )
         typed = lexemes_of(cut.before)
         self._word = typed[-1] if typed and is_word(cut.before[-1]) else ""
         self._typed = typed[:-1] if self._word else typed

@@ -60,7 +60,7 @@ class ClientConnection:
             return (await answer_of(job, self._device)).to_wire()
         finally:
             if drafts is not None:
-                drafts.close()
+                drafts.sending.cancel()
 
     async def _trace(self, params: Any) -> dict[str, Any]:
         recorder = Recorder(time.monotonic)
@@ -77,11 +77,14 @@ class ClientConnection:
 
 
 class _DraftSender:
-    """Sends the drafts of one request until it is closed.
+    """Sends the drafts of one request.
 
     Args:
         peer: the client.
         writer: the stream under `peer`.
+
+    Attributes:
+        sending: sends until it is cancelled, which drops what was not sent.
     """
 
     def __init__(self, peer: Peer, writer: asyncio.StreamWriter) -> None:
@@ -89,17 +92,13 @@ class _DraftSender:
         self._newest: Draft | None = None
         self._came = asyncio.Event()
         self._loop = asyncio.get_running_loop()
-        self._sending = asyncio.create_task(self._send())
+        self.sending = asyncio.create_task(self._send())
 
     def send_from_thread(self, draft: Draft) -> None:
         """Sends a draft, unless a newer one comes before that is possible; for any other thread."""
         self._newest = draft
         if not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._came.set)
-
-    def close(self) -> None:
-        """Drops what has not been sent, and all that comes."""
-        self._sending.cancel()
 
     async def _send(self) -> None:
         with suppress(OSError):

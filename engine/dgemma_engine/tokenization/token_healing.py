@@ -152,7 +152,8 @@ def openings(begun: str, spelling: Spelling) -> list[Opening]:
     Returns:
         At least one way. For text that the tokenizer cannot spell exactly, one that binds nothing.
     """
-    ids = spelling.exact_ids(begun)
+    ids = spelling.tokenizer.encode(begun)
+    ids = ids if spelling.tokenizer.decode(ids) == begun else []
     texts = [spelling.text_of(token_id) for token_id in ids]
     rests: list[str | None] = list(accumulate(reversed(texts), lambda rest, text: rest and text and text + rest))
     choices = [
@@ -173,7 +174,8 @@ def closings(left: str, spelling: Spelling) -> list[Closing]:
     Returns:
         At least one way. For text that the tokenizer cannot spell exactly, one that binds nothing.
     """
-    ids = spelling.exact_ids(left)
+    ids = spelling.tokenizer.encode(left)
+    ids = ids if spelling.tokenizer.decode(ids) == left else []
     texts = [spelling.text_of(token_id) for token_id in ids]
     rests: list[str | None] = list(accumulate(texts, lambda rest, text: rest and text and rest + text))
     choices = [

@@ -151,10 +151,13 @@ class Spelling:
 
     Args:
         tokenizer: whose tokens; must not change.
+
+    Attributes:
+        tokenizer: see above.
     """
 
     def __init__(self, tokenizer: Tokenizer) -> None:
-        self._tokenizer = tokenizer
+        self.tokenizer = tokenizer
 
     def text_of(self, token_id: int) -> str | None:
         """Returns a token's text, or None where it has none of its own: special tokens, parts of a character, and rows
@@ -177,11 +180,6 @@ class Spelling:
         ids, backwards = self._ascending_backwards, text[::-1]
         first = bisect_left(ids, backwards, key=lambda token_id: self._texts[token_id][::-1])
         return ids[first : bisect_left(ids, backwards + _LAST, key=lambda token_id: self._texts[token_id][::-1])]
-
-    def exact_ids(self, text: str) -> list[int]:
-        """Returns the tokens of `text`, or none when they do not spell it again."""
-        ids = self._tokenizer.encode(text)
-        return ids if self._tokenizer.decode(ids) == text else []
 
     @property
     def with_text(self) -> Sequence[int]:
@@ -213,7 +211,7 @@ class Spelling:
 
     @cached_property
     def _texts(self) -> list[str]:
-        return [text or "" for text in self._tokenizer.token_texts()]
+        return [text or "" for text in self.tokenizer.token_texts()]
 
     @cached_property
     def _ascending(self) -> list[int]:
