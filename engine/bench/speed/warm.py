@@ -38,8 +38,8 @@ from dgemma_engine.checkpoint.builtin import model_folder
 from dgemma_engine.diffusion.sampler import StableAndConfident
 from dgemma_engine.infill.engine import Engine
 from dgemma_engine.infill.options import Decode, InfillOptions
+from dgemma_engine.infill.task import build_prompt
 from dgemma_engine.model_store.catalogue import TINY
-from dgemma_engine.prompting.builder import build_prompt
 from dgemma_engine.protocol.messages import Context, Extent
 from dgemma_engine.scheduling.timing import Cancel
 from dgemma_engine.tokenization.tokenizer import Tokenizer

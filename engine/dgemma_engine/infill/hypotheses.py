@@ -17,8 +17,8 @@ from dgemma_engine.diffusion.canvas import Row
 from dgemma_engine.diffusion.denoiser import Denoiser, Guess
 from dgemma_engine.infill.candidate import MiddleEnds
 from dgemma_engine.infill.length_search import LengthPrior, best_lengths
+from dgemma_engine.infill.task import Hole
 from dgemma_engine.prompt_lookup.candidates import Seed
-from dgemma_engine.prompting.builder import Hole
 from dgemma_engine.protocol.messages import Draft, DraftSpan
 from dgemma_engine.tokenization.token_healing import Closing, Opening
 

@@ -21,11 +21,10 @@ from dgemma_engine.infill.observer import Observer
 from dgemma_engine.infill.options import Decode, InfillOptions
 from dgemma_engine.infill.ranker import merged, rank, rank_unjudged
 from dgemma_engine.infill.store_limits import StoreLimits
-from dgemma_engine.infill.task import InfillTask
+from dgemma_engine.infill.task import InfillTask, build_prompt
 from dgemma_engine.model.diffusion_model import DiffusionModel
 from dgemma_engine.postprocess.clean_candidate import clean_candidate
 from dgemma_engine.prompt_lookup.candidates import SeedStore
-from dgemma_engine.prompting.builder import build_prompt
 from dgemma_engine.prompting.prefix_cache import JOINED_TOKENS, PromptStore, SuffixStore
 from dgemma_engine.protocol.messages import Candidate, CandidateSource, Context, Finish, Infill, OnDraft
 from dgemma_engine.scheduling.cooperative import Pieces, finished

@@ -18,13 +18,12 @@ from dgemma_engine.infill.task import InfillTask
 from dgemma_engine.model.diffusion_model import DiffusionModel
 from dgemma_engine.model.kv_cache import PromptCache
 from dgemma_engine.postprocess.shape import without_covered
-from dgemma_engine.prompting.builder import CHARACTERS_PER_TOKEN
 from dgemma_engine.protocol.messages import CandidateSource, Extent
 from dgemma_engine.scheduling.cooperative import Pieces
 from dgemma_engine.scheduling.timing import Cancel
 from dgemma_engine.syntax.error_check import SyntaxCheck
 from dgemma_engine.tokenization.healed_start import HealedStart
-from dgemma_engine.tokenization.tokenizer import Spelling
+from dgemma_engine.tokenization.tokenizer import CHARACTERS_PER_TOKEN, Spelling
 
 # Candidates that are judged; more seldom change the first.
 _MOST_CANDIDATES = 8

@@ -21,6 +21,8 @@ from dgemma_engine.errors import CheckpointError
 _CHUNK_TOKENS = 16_384
 # Texts whose tokens are kept: what stands after the cursor, and snippets, are the same for many keys.
 _KNOWN_TEXTS = 16
+# Text handed to a tokenizer per token of budget. Generous: the embedded model's corpus has 3.4 bytes a token.
+CHARACTERS_PER_TOKEN = 8
 # No character, so that no text of a token holds it.
 _LAST = chr(sys.maxunicode)
 

@@ -10,8 +10,7 @@ from dgemma_engine.checkpoint.calibration import Calibration
 from dgemma_engine.checkpoint.fim_format import InfillFormat
 from dgemma_engine.infill.candidate import MiddleEnds, Proposal
 from dgemma_engine.infill.options import DEFAULT
-from dgemma_engine.infill.task import InfillTask
-from dgemma_engine.prompting.builder import Hole
+from dgemma_engine.infill.task import Hole, InfillTask
 from dgemma_engine.protocol.messages import CandidateSource, Context, DocumentEdges, Extent
 from dgemma_engine.tokenization.token_healing import back_off
 
