@@ -15,7 +15,7 @@ from dgemma_engine.engine_client.infill_source import Connect
 from dgemma_engine.model_store.choice import ModelChoice
 from dgemma_engine.protocol.messages import OnDraft
 
-from dgemma_lsp.completion.gate import HEAD_CHARS, OFF, CompletionGate
+from dgemma_lsp.completion.admission import HEAD_CHARS, OFF, CompletionGate
 from dgemma_lsp.completion.in_flight import LatestOnly
 from dgemma_lsp.completion.preview import Preview
 from dgemma_lsp.completion.provider import CompletionProvider

@@ -16,6 +16,7 @@ from dgemma_engine.engine_client.connection_status import ConnectionStatus
 from dgemma_engine.postprocess.cursor_context import normalize_newlines
 from dgemma_engine.protocol.messages import Infill, OnDraft
 
+from dgemma_lsp.completion.admission import DebounceConfig, LatencyEstimate, TypingCadence, TypingState
 from dgemma_lsp.completion.cache import (
     AnswerCache,
     AnswerMatch,
@@ -24,7 +25,6 @@ from dgemma_lsp.completion.cache import (
     accepted,
     resume,
 )
-from dgemma_lsp.completion.debounce import DebounceConfig, LatencyEstimate, TypingCadence, TypingState
 from dgemma_lsp.completion.in_flight import InFlightRequest, InFlightRequests, Outcome
 from dgemma_lsp.engine_client.infill_client import ContextLimits, InfillClient
 from dgemma_lsp.metrics.recorder import StatsRecorder
