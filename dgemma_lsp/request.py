@@ -174,19 +174,6 @@ class Request:
         return end if carriage_return < 0 else carriage_return
 
     @property
-    def lead_start(self) -> int:
-        """Offset from which on an item replaces what stands left of the cursor: the line's start.
-
-        In a very long line it is near the cursor, and stays where it is while a few words are typed: all of a minified
-        file would otherwise go to the editor with every item.
-        """
-        start = self.line_start
-        if self.offset - start < 2 * _LEAD_CHARS:
-            return start
-        # Counted from the document's start: the line's may be far outside `text`.
-        return max(start, (self.cursor // _LEAD_CHARS - 1) * _LEAD_CHARS - self.skipped)
-
-    @property
     def before(self) -> str:
         """The cursor's line, left of the cursor."""
         return self.text[self.line_start : self.offset]
@@ -263,7 +250,11 @@ def completion_at(request: Request, inserted: str, covered: int) -> Completion:
         covered: characters right of the cursor that it replaces.
     """
     selected, skipped = request.selected, request.skipped
-    start = selected.start if selected else request.lead_start
+    start = selected.start if selected else request.line_start
+    if selected is None and request.offset - start >= 2 * _LEAD_CHARS:
+        # In a very long line near the cursor, or all of a minified file would go to the editor with every item; and at
+        # the same place while a few words are typed. Counted from the document's start: the line's may be far outside.
+        start = max(start, (request.cursor // _LEAD_CHARS - 1) * _LEAD_CHARS - skipped)
     return Completion(
         lead=selected.text if selected else request.text[start : request.offset],
         inserted=inserted,

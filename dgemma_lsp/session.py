@@ -13,9 +13,9 @@ from pathlib import Path
 from dgemma_engine.engine_client.connection import EngineConnection
 from dgemma_engine.engine_client.infill_source import Connect
 from dgemma_engine.model_store.choice import ModelChoice
-from dgemma_engine.protocol.messages import Finish, Infill, OnDraft
+from dgemma_engine.protocol.messages import OnDraft
 
-from dgemma_lsp.completion.gate import HEAD_CHARS, OFF, CompletionGate
+from dgemma_lsp.completion.admission import HEAD_CHARS, OFF, CompletionGate
 from dgemma_lsp.completion.in_flight import LatestOnly
 from dgemma_lsp.completion.preview import Preview
 from dgemma_lsp.completion.provider import CompletionProvider
@@ -73,7 +73,8 @@ class Session:
         self.recorder = recorder
         self.privacy = Privacy((), home=home, clock=clock, report=lambda message: self.warn([message]))
         self._gate = CompletionGate(self.notebooks, self.privacy, clock=clock)
-        self.board = StatusBoard(publish=notifier.publish, alarm=notifier.error)
+        self.board = StatusBoard(publish=notifier.publish, alarm=notifier.error, ask_engine=self._ask_about_engine)
+        self.board.deadline_ms = self.settings.deadline_ms
         self._connection = EngineConnection(
             connector(self.settings),
             on_status=self.board.connection_changed,
@@ -91,7 +92,7 @@ class Session:
             stats=recorder,
             is_current=self._is_current,
             on_activity=self.board.activity_changed,
-            on_infill=self._infill_came,
+            on_infill=self.board.answered,
         )
         self.fills = FillService(
             self.documents.get,
@@ -131,7 +132,7 @@ class Session:
         old, self.settings, self._gate.settings = self.settings, settings, settings
         self._limits = ContextLimits(max_middle_tokens=settings.max_tokens, seed=settings.seed)
         self.board.off = "" if settings.enabled else OFF
-        self.board.model = self._choose(settings)
+        self.board.model, self.board.deadline_ms = self._choose(settings), settings.deadline_ms
         self._infills.is_elsewhere = bool(settings.engine_url)
         self.board.host, self.board.unasked = engine_host(settings), first_request(settings)
         self.recorder.switch(on=settings.stats)
@@ -277,11 +278,9 @@ class Session:
         """Returns the open documents that are no cells of a notebook."""
         return tuple(one for one in self.documents.all() if one.uri not in self.notebooks.holders)
 
-    def _infill_came(self, infill: Infill) -> None:
-        if infill.finish is Finish.DEADLINE and self.board.engine is None:
-            # The loop itself keeps only weak references to tasks.
-            self._asking = asyncio.create_task(self._ask_about_engine())
-        self.board.answered(infill, deadline_ms=self.settings.deadline_ms)
+    def _ask_about_engine(self) -> None:
+        # The loop itself keeps only weak references to tasks.
+        self._asking = asyncio.create_task(self._read_engine_status())
 
-    async def _ask_about_engine(self) -> None:
+    async def _read_engine_status(self) -> None:
         self.board.engine = await self._connection.about()

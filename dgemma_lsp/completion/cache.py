@@ -64,12 +64,13 @@ class CursorFingerprint:
             beyond: characters of the document after `text`.
         """
         offset = cursor - skipped
-        closers = closers_after(text[offset : offset + _MOST_CLOSERS])
+        near = text[offset : offset + _MOST_CLOSERS]
+        closers = near[: len(near) - len(near.lstrip(_CLOSERS))]
         end = offset + len(closers)
         return cls(
             uri=uri,
             offset=cursor,
-            before=_hash_before(text, offset),
+            before=hash(text[max(0, offset - _CHARS_EACH_SIDE) : offset]),
             closers=closers,
             after=hash((len(text) - end + beyond, text[end : end + _CHARS_EACH_SIDE])),
             elsewhere=elsewhere,
@@ -94,21 +95,12 @@ class CursorFingerprint:
             return False
         if self.offset == later.offset:
             return self.before == later.before
-        return self.before == _hash_before(text, self.offset - skipped)
-
-
-def _hash_before(text: str, offset: int) -> int:
-    return hash(text[max(0, offset - _CHARS_EACH_SIDE) : offset])
-
-
-def closers_after(text: str) -> str:
-    """Returns the first brackets and quotes that a text begins with."""
-    near = text[:_MOST_CLOSERS]
-    return near[: len(near) - len(near.lstrip(_CLOSERS))]
+        offset = self.offset - skipped
+        return self.before == hash(text[max(0, offset - _CHARS_EACH_SIDE) : offset])
 
 
 _Key = tuple[CursorFingerprint, bool]
-"""Where an answer was asked for, and whether it is unlikely."""
+"""Where an answer was asked for, and whether it is unlikely: one stands beside the empty one of automatic questions."""
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -128,11 +120,6 @@ class EngineAnswer:
     used: bool = False
 
     @property
-    def key(self) -> _Key:
-        """Identifies it in the cache: an unlikely answer stands beside the empty one of an automatic question."""
-        return self.fingerprint, self.infill.unlikely
-
-    @property
     def texts(self) -> dict[str, int]:
         """The proposed texts, best first, with the number of characters after the cursor that each replaces."""
         texts = {self.infill.text: self.infill.covered} if self.infill.text else {}
@@ -147,11 +134,13 @@ class AnswerMatch:
         answer: the answer.
         typed: what was typed since it was asked for, with `\\n` line ends; empty at the same position.
         num_typed: length of that text in the document, where a line end may be two characters.
+        has_other_closers: whether the brackets and quotes after the cursor are others than they were.
     """
 
     answer: EngineAnswer
     typed: str = ""
     num_typed: int = 0
+    has_other_closers: bool = False
 
 
 class AnswerCache:
@@ -170,7 +159,7 @@ class AnswerCache:
         An empty answer is kept too, unless the engine ran out of time.
         """
         if answer.infill.text or answer.infill.finish not in {Finish.CANCELLED, Finish.DEADLINE}:
-            self._answers.put(answer.key, answer)
+            self._answers.put((answer.fingerprint, answer.infill.unlikely), answer)
 
     def has(self, fingerprint: CursorFingerprint) -> bool:
         """Whether an answer that serves automatic questions is stored for exactly this position."""
@@ -192,13 +181,15 @@ class AnswerCache:
             typed = normalize_newlines(request.text[request.offset - num_typed : request.offset])
             begins = not typed or any(text.startswith(typed) for text in answer.texts)
             if begins and answer.fingerprint.leads_to(here, request.text, skipped=request.skipped):
-                yield AnswerMatch(answer=answer, typed=typed, num_typed=num_typed)
+                has_others = answer.fingerprint.closers != here.closers
+                yield AnswerMatch(answer=answer, typed=typed, num_typed=num_typed, has_other_closers=has_others)
 
     def use(self, answer: EngineAnswer) -> bool:
         """Makes an answer the newest; returns whether it serves for the first time."""
-        if self._answers.get(answer.key) is not answer:
+        key = answer.fingerprint, answer.infill.unlikely
+        if self._answers.get(key) is not answer:
             return False
-        self._answers.use(answer.key)
+        self._answers.use(key)
         is_first, answer.used = not answer.used, True
         return is_first
 
@@ -227,7 +218,7 @@ def resume(request: Request, match: AnswerMatch) -> tuple[Completion, ...]:
     start = asked.offset - match.num_typed
     before, after = asked.text[:start], asked.text[asked.offset :]
     around = None
-    if match.answer.fingerprint.closers != closers_after(after):
+    if match.has_other_closers:
         around = CursorContext.of(before, after, asked.language, is_cut=asked.skipped > 0)
     # What the texts still have to insert, and how many characters right of the cursor that covers.
     left: dict[tuple[str, int], None] = {}

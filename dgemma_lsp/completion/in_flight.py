@@ -122,16 +122,14 @@ class InFlightRequest:
 
     def _drafted(self, draft: Draft) -> None:
         self._draft, self.num_steps = draft.text, draft.step
-        self._wake_waiters()
+        # Wakes those that wait now; later ones wait for the next change.
+        self._changed.set()
+        self._changed.clear()
 
     def _finish(self, outcome: Outcome) -> None:
         self.done, self._outcome = True, outcome
-        self._wake_waiters()
+        self._changed.set()
         self._on_done(self, outcome)
-
-    def _wake_waiters(self) -> None:
-        changed, self._changed = self._changed, asyncio.Event()
-        changed.set()
 
 
 class InFlightRequests:

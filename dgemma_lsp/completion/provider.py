@@ -16,6 +16,7 @@ from dgemma_engine.engine_client.connection_status import ConnectionStatus
 from dgemma_engine.postprocess.cursor_context import normalize_newlines
 from dgemma_engine.protocol.messages import Infill, OnDraft
 
+from dgemma_lsp.completion.admission import DebounceConfig, LatencyEstimate, TypingCadence, TypingState
 from dgemma_lsp.completion.cache import (
     AnswerCache,
     AnswerMatch,
@@ -24,7 +25,6 @@ from dgemma_lsp.completion.cache import (
     accepted,
     resume,
 )
-from dgemma_lsp.completion.debounce import DebounceConfig, LatencyEstimate, TypingCadence, TypingState
 from dgemma_lsp.completion.in_flight import InFlightRequest, InFlightRequests, Outcome
 from dgemma_lsp.engine_client.infill_client import ContextLimits, InfillClient
 from dgemma_lsp.metrics.recorder import StatsRecorder
@@ -154,7 +154,18 @@ class CompletionProvider:
             if answer is not None:
                 given = self._given(request, AnswerMatch(answer=answer), typing)
                 typing.said_nothing = given is None or not given.completions
-        completions = self._give(request, source, given, typing, since_s)
+        # Nothing is shown where the text has changed since.
+        given = given if self._is_current(request) else None
+        completions = given.completions if given is not None else ()
+        if given is not None:
+            answer = given.answer
+            if source is Source.CACHE and completions and answer is typing.shown:
+                source = Source.TYPED_THROUGH
+            if self._cache.use(answer):
+                self._stats.steps_used(answer.infill.steps, speculative=answer.speculative, shown=bool(completions))
+        typing.shown = given.answer if given is not None and completions else None
+        total_ms, timings_ms = (self._clock() - since_s) * 1_000, given.answer.infill.timings_ms if given else {}
+        self._stats.answered(source, shown=bool(completions), total_ms=total_ms, timings_ms=timings_ms)
         # An item that replaces text right of the cursor changes the suffix, which stands first in the prompt: asking
         # ahead would cost the document its prompt cache.
         if speculate and completions and completions[0].end == completions[0].cursor:
@@ -190,7 +201,10 @@ class CompletionProvider:
                     self._stats.count(adopted=1)
                     outcome = await pending.outcome(typed)
                     if isinstance(outcome, EngineAnswer):
-                        match = AnswerMatch(answer=outcome, typed=typed, num_typed=num_typed)
+                        has_others = outcome.fingerprint.closers != here.closers
+                        match = AnswerMatch(
+                            answer=outcome, typed=typed, num_typed=num_typed, has_other_closers=has_others
+                        )
                         if given := self._given(request, match, typing):
                             return given
             pending.cancel()
@@ -252,24 +266,6 @@ class CompletionProvider:
         self._cache.put(outcome)
         if not request.speculative:
             self._on_infill(outcome.infill)
-
-    def _give(
-        self, request: Request, source: Source, given: _Given | None, typing: TypingState, since_s: float
-    ) -> tuple[Completion, ...]:
-        """Counts an answer and records it as shown; returns nothing if the text has changed since."""
-        given = given if self._is_current(request) else None
-        completions = given.completions if given is not None else ()
-        if given is not None:
-            if source is Source.CACHE and completions and given.answer is typing.shown:
-                source = Source.TYPED_THROUGH
-            if self._cache.use(given.answer):
-                answer = given.answer
-                self._stats.steps_used(answer.infill.steps, speculative=answer.speculative, shown=bool(completions))
-        typing.shown = given.answer if given is not None and completions else None
-        total_ms = (self._clock() - since_s) * 1_000
-        timings_ms = given.answer.infill.timings_ms if given is not None else {}
-        self._stats.answered(source, shown=bool(completions), total_ms=total_ms, timings_ms=timings_ms)
-        return completions
 
     def _speculate(self, request: Request, completion: Completion, limits: ContextLimits, typing: TypingState) -> None:
         """Asks the engine for what would follow once the shown completion is accepted."""

@@ -76,9 +76,7 @@ class WorkspaceFiles:
 
     def __init__(self, why_not_read: WhyNotRead) -> None:
         self._why_not_read = why_not_read
-        self._files: BoundedStore[Path, FileFacts] = BoundedStore(
-            _MOST_FILES, weigh=lambda facts: facts.num_bytes, max_weight=_MOST_KEPT_BYTES
-        )
+        self._files: BoundedStore[Path, FileFacts] = BoundedStore(_MOST_FILES, max_weight=_MOST_KEPT_BYTES)
 
     @property
     def kept(self) -> dict[Path, FileFacts]:
@@ -117,7 +115,7 @@ class WorkspaceFiles:
 
     def keep(self, path: Path, facts: FileFacts) -> None:
         """Keeps what was found in a file, in place of what was found in another version of it."""
-        self._files.put(path, facts)
+        self._files.put(path, facts, weight=facts.num_bytes)
 
 
 def _first_file(paths: list[Path], root: Path | None) -> Path | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from itertools import accumulate, islice
@@ -56,17 +56,30 @@ class LineIndex:
     Args:
         text: the text, in code points.
         block_chars: characters of a block: small costs memory per character, large costs time per look-up and edit.
+        before: blocks of another index, for what stands before the text.
+        behind: likewise for what stands after it.
     """
 
-    def __init__(self, text: str, *, block_chars: int = _BLOCK_CHARS) -> None:
+    def __init__(
+        self,
+        text: str,
+        *,
+        block_chars: int = _BLOCK_CHARS,
+        before: Sequence[_Block] = (),
+        behind: Sequence[_Block] = (),
+    ) -> None:
         self._block_chars = block_chars
-        self._blocks = [_Block(piece, _num_line_ends(piece)) for piece in _pieces(text, block_chars)]
-        self._add_up()
-
-    def _add_up(self) -> None:
-        blocks = self._blocks
-        self._starts = list(accumulate((len(block.text) for block in blocks), initial=0))
-        self._ends_before = list(accumulate((block.num_line_ends for block in blocks), initial=0))
+        # Equal pieces of at most about so many characters, none ending between `\r` and `\n`.
+        size, start, pieces = -(-len(text) // max(1, -(-len(text) // block_chars))), 0, list[str]()
+        while len(text) - start > size:
+            end = start + size
+            end += text[end - 1] == "\r" and text[end] == "\n"
+            pieces.append(text[start:end])
+            start = end
+        own = [_Block(piece, _num_line_ends(piece)) for piece in (*pieces, text[start:])]
+        self._blocks = [*before, *own, *behind]
+        self._starts = list(accumulate((len(block.text) for block in self._blocks), initial=0))
+        self._ends_before = list(accumulate((block.num_line_ends for block in self._blocks), initial=0))
 
     def __len__(self) -> int:
         return self._starts[-1]
@@ -88,20 +101,17 @@ class LineIndex:
 
     def edited(self, start: int, end: int, text: str) -> LineIndex:
         """Returns the index of the text in which `text` stands in place of [start, end); shares all other blocks."""
-        first = self._block_at(max(0, start - 1))
+        first, at = self._block_at(max(0, start - 1)), self._block_at(end)
         # With the block after it, so that many small edits leave no small blocks.
-        last = min(self._block_at(end) + 1, len(self._blocks) - 1)
-        before, behind = self._starts[first], self._starts[last]
-        stop = behind + len(self._blocks[last].text)
-        held = (
-            (self._blocks[at].text[low:high] for at, low, high in self._spans(*stretch))
-            for stretch in ((before, start), (end, stop))
+        last = min(at + 1, len(self._blocks) - 1)
+        before = self._blocks[first].text[: start - self._starts[first]]
+        behind = "".join(block.text for block in self._blocks[at : last + 1])[end - self._starts[at] :]
+        return LineIndex(
+            before + text + behind,
+            block_chars=self._block_chars,
+            before=self._blocks[:first],
+            behind=self._blocks[last + 1 :],
         )
-        middle = text.join("".join(parts) for parts in held)
-        edited = LineIndex(middle, block_chars=self._block_chars)
-        edited._blocks = [*self._blocks[:first], *edited._blocks, *self._blocks[last + 1 :]]
-        edited._add_up()
-        return edited
 
     def line_at(self, offset: int) -> int:
         """Returns the 0-based line that holds `offset`, which must lie in the text."""
@@ -138,10 +148,10 @@ class LineIndex:
         units = max(column, 0)
         if encoding is PositionEncoding.UTF32:
             return min(start + units, end)
-        for at, low, high in self._spans(start, end):
-            part_units = self._units(at, low, high, encoding)
+        for part_start, part, part_units in self._parts(start, end, encoding):
             if part_units > units:
-                return self._starts[at] + low + _num_code_points(self._blocks[at].text[low:high], units, encoding)
+                is_plain = part_units == len(part)
+                return part_start + (units if is_plain else _num_code_points(part, units, encoding))
             units -= part_units
         return end
 
@@ -155,8 +165,7 @@ class LineIndex:
         offset = min(max(offset, 0), self._starts[-1])
         line = self.line_at(offset)
         start, end = self.span(line)
-        spans = self._spans(start, min(offset, end))
-        return line, sum(self._units(at, low, high, encoding) for at, low, high in spans)
+        return line, sum(units for _, _, units in self._parts(start, min(offset, end), encoding))
 
     def _block_at(self, offset: int) -> int:
         return min(bisect_right(self._starts, offset) - 1, len(self._blocks) - 1)
@@ -170,20 +179,17 @@ class LineIndex:
             return self._starts[at] + next(islice(_LINE_END.finditer(text), num_before - 1, None)).end()
         return self._starts[at] + len(text) - len(text.split("\n", num_before)[-1])
 
-    def _spans(self, start: int, end: int) -> Iterator[tuple[int, int, int]]:
-        """Yields the blocks of a stretch: index, and from where to where in the block."""
+    def _parts(self, start: int, end: int, encoding: PositionEncoding) -> Iterator[tuple[int, str, int]]:
+        """Yields the parts of a stretch that blocks hold: where each begins, its text, and its code units."""
         at = self._block_at(start)
         while at < len(self._blocks) and self._starts[at] < end:
-            yield at, max(0, start - self._starts[at]), min(len(self._blocks[at].text), end - self._starts[at])
+            block, begin = self._blocks[at], self._starts[at]
+            part = block.text[max(0, start - begin) : end - begin]
+            is_whole = len(part) == len(block.text)
+            if is_whole and encoding not in block.units:
+                block.units[encoding] = num_units(part, encoding)
+            yield max(start, begin), part, block.units[encoding] if is_whole else num_units(part, encoding)
             at += 1
-
-    def _units(self, at: int, low: int, high: int, encoding: PositionEncoding) -> int:
-        block = self._blocks[at]
-        if high - low < len(block.text):
-            return num_units(block.text[low:high], encoding)
-        if encoding not in block.units:
-            block.units[encoding] = num_units(block.text, encoding)
-        return block.units[encoding]
 
 
 def num_units(text: str, encoding: PositionEncoding) -> int:
@@ -198,21 +204,7 @@ def _num_line_ends(text: str) -> int:
     return num + text.count("\r") - text.count("\r\n") if "\r" in text else num
 
 
-def _pieces(text: str, chars: int) -> Iterable[str]:
-    """Yields the text in equal pieces of at most about so many characters, none ending between `\\r` and `\\n`."""
-    num_pieces = max(1, -(-len(text) // chars))
-    size, start = -(-len(text) // num_pieces), 0
-    while len(text) - start > size:
-        end = start + size
-        end += text[end - 1] == "\r" and text[end] == "\n"
-        yield text[start:end]
-        start = end
-    yield text[start:]
-
-
 def _num_code_points(line: str, units: int, encoding: PositionEncoding) -> int:
-    if line.isascii():
-        return min(units, len(line))
     start = 0
     while start < len(line) and (piece_units := num_units(line[start : start + _PIECE_CHARS], encoding)) <= units:
         start, units = start + _PIECE_CHARS, units - piece_units

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
-from typing import Any, Protocol, Self, TypedDict, Unpack
+from typing import Any, Protocol
 
 from dgemma_engine.engine_client.connection_status import ConnectionState, ConnectionStatus
 from dgemma_engine.model_store.catalogue import TINY
@@ -19,32 +19,27 @@ _MISSES = 3
 _OTHERS_SHARE = 0.4
 
 
+@dataclass(slots=True)
 class SlowDetector:
-    """Counts the answers in a row that came too late.
+    """Counts the answers in a row that came too late; each answer in time begins with a new one.
 
     Attributes:
-        reason: why answers come late; empty while they do not.
+        reason: why answers come late; empty before the third.
     """
 
-    def __init__(self) -> None:
-        self.reason = ""
-        self._misses = 0
-        self._others = 0.0
-        self._network = 0.0
+    reason: str = ""
+    _misses: int = 0
+    _others: float = 0.0
+    _network: float = 0.0
 
     def learn(self, infill: Infill, *, deadline_ms: float, engine: Status | None) -> None:
-        """Adds one answer.
+        """Adds one answer that came too late.
 
         Args:
             infill: the engine's answer.
             deadline_ms: how long it may take.
             engine: the engine's own status; None where it was not asked.
         """
-        if infill.finish is Finish.CANCELLED:
-            return
-        if infill.finish is not Finish.DEADLINE:
-            self._misses, self.reason = 0, ""
-            return
         self._misses += 1
         total_ms = infill.timings_ms.get("total", 0.0)
         elsewhere_ms = infill.timings_ms.get("others", 0.0) + infill.timings_ms.get("queue", 0.0)
@@ -92,22 +87,15 @@ _KINDS = {
 }
 
 
-class EngineInUse(TypedDict, total=False):
-    """`ServerStatus.host` and `ServerStatus.adapter`."""
-
-    host: str
-    adapter: str
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerStatus:
     """One state of the server.
 
     Attributes:
         kind: what the user can expect.
-        message: one line for a person; for `ERROR` it names the cause and the remedy; may be empty.
+        message: one line for a person; for `ERROR` it names the cause and the remedy, for `SLOW` and `INACTIVE` it is
+            the reason; may be empty.
         percent: load progress, 0 to 100.
-        reason: why it is slow or does nothing, for `SLOW` and `INACTIVE`; else empty.
         uri: the one document that it is about, for `INACTIVE`; empty where it holds everywhere.
         host: host and port of the engine on another machine that text is sent to; empty for one of this machine.
         adapter: the repository whose adapter took part in the last answer; empty where none did.
@@ -116,28 +104,19 @@ class ServerStatus:
     kind: StatusKind
     message: str = ""
     percent: int = 0
-    reason: str = ""
     uri: str = ""
     host: str = ""
     adapter: str = ""
 
-    def __post_init__(self) -> None:
-        if bool(self.reason) != (self.kind in {StatusKind.SLOW, StatusKind.INACTIVE}):
-            raise ValueError(f"{self.reason=} is for what is slow or inactive, not for {self.kind}")
-
-    @classmethod
-    def inactive(cls, why: str, *, uri: str = "", **engine: Unpack[EngineInUse]) -> Self:
-        """Returns the state of doing nothing, everywhere or in one document; the reason is all there is to say."""
-        return cls(kind=StatusKind.INACTIVE, message=why, reason=why, uri=uri, **engine)
-
-    @classmethod
-    def slow(cls, why: str, **engine: Unpack[EngineInUse]) -> Self:
-        """Returns the state of answering late."""
-        return cls(kind=StatusKind.SLOW, message=f"slow: {why}", percent=100, reason=why, **engine)
-
     def to_wire(self) -> dict[str, Any]:
         """Returns the notification's parameters."""
-        return asdict(self) | {"kind": self.kind.value, "busy": self.kind in {StatusKind.BUSY, StatusKind.LOADING}}
+        is_slow = self.kind is StatusKind.SLOW
+        return asdict(self) | {
+            "kind": self.kind.value,
+            "busy": self.kind in {StatusKind.BUSY, StatusKind.LOADING},
+            "message": f"slow: {self.message}" if is_slow else self.message,
+            "reason": self.message if is_slow or self.kind is StatusKind.INACTIVE else "",
+        }
 
 
 class ClientNotifier(Protocol):
@@ -162,26 +141,36 @@ class StatusBoard:
     Args:
         publish: called with every state that differs from the last.
         alarm: called with an error's message, once until a request is answered.
+        ask_engine: begins to ask for the engine's own status, which becomes `engine`.
 
     Attributes:
         off: why completions are switched off; empty while they are on.
         model: which model answers, and which one is missing.
         engine: the engine's own status; None where it was not asked since it was connected.
+        deadline_ms: how long an answer may take.
         host: host and port of the engine on another machine; empty for one of this machine.
         unasked: what the first request does, as a sentence; before there are settings, that no engine is connected.
         adapter: which adapter the last answer reports, or why none was used.
         is_refusing: whether the last request was refused.
     """
 
-    def __init__(self, *, publish: Callable[[ServerStatus], None], alarm: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        *,
+        publish: Callable[[ServerStatus], None],
+        alarm: Callable[[str], None],
+        ask_engine: Callable[[], None],
+    ) -> None:
         self.off = ""
         self.model = ModelChoice(runs="")
         self.engine: Status | None = None
+        self.deadline_ms = 0.0
         self.host = ""
         self.unasked = "no engine is connected"
         self.adapter = AdapterUse()
         self._publish = publish
         self._alarm = alarm
+        self._ask_engine = ask_engine
         self._last: ServerStatus | None = None
         self._alarmed: set[str] = set()
         self._connection = ConnectionStatus(state=ConnectionState.DISCONNECTED)
@@ -191,7 +180,9 @@ class StatusBoard:
         self.is_refusing = False
 
     def show(self, status: ServerStatus) -> None:
-        """Publishes a state, unless it is the last one."""
+        """Publishes a state with the engine in use, unless it is the last one."""
+        adapter = "" if self.adapter.fault else self.adapter.root
+        status = replace(status, host=self.host, adapter=adapter)
         if status == self._last:
             return
         self._last = status
@@ -206,14 +197,14 @@ class StatusBoard:
         if self._fault is not None and not self.off:
             status = self._of(self._fault)
         elif self._num_active and is_ready:
-            status = ServerStatus(kind=StatusKind.BUSY, percent=100, **self._engine_in_use)
+            status = ServerStatus(kind=StatusKind.BUSY, percent=100)
         elif self.off:
-            status = ServerStatus.inactive(self.off, **self._engine_in_use)
+            status = ServerStatus(kind=StatusKind.INACTIVE, message=self.off)
         elif is_missing and not is_ready and not self.model.is_stand_in:
             # No engine can start, unless another process has fetched the model meanwhile.
-            status = ServerStatus.inactive(self.model.notice, **self._engine_in_use)
+            status = ServerStatus(kind=StatusKind.INACTIVE, message=self.model.notice)
         elif self._slow.reason and is_ready:
-            status = ServerStatus.slow(self._slow.reason, **self._engine_in_use)
+            status = ServerStatus(kind=StatusKind.SLOW, message=self._slow.reason, percent=100)
         else:
             status = self._of(self._connection)
             if is_ready:
@@ -247,39 +238,33 @@ class StatusBoard:
         self._num_active += 1 if active else -1
         self.show_current()
 
-    def answered(self, infill: Infill, *, deadline_ms: float) -> None:
-        """Takes an answer of the engine into account.
-
-        Args:
-            infill: the answer.
-            deadline_ms: how long it was allowed to take.
-        """
+    def answered(self, infill: Infill) -> None:
+        """Takes an answer of the engine into account."""
         # A request has succeeded: every alarm may come again.
         self._alarmed.clear()
-        self._slow.learn(infill, deadline_ms=deadline_ms, engine=self.engine)
-        # A cancelled or late request may not have been started by the engine.
-        if infill.finish not in (Finish.CANCELLED, Finish.DEADLINE):
-            self.adapter = infill.adapter
+        if infill.finish is Finish.DEADLINE:
+            if self.engine is None:
+                self._ask_engine()
+            self._slow.learn(infill, deadline_ms=self.deadline_ms, engine=self.engine)
+        elif infill.finish is not Finish.CANCELLED:
+            # A cancelled or late request may not have been started by the engine, and says nothing of the adapter.
+            self._slow, self.adapter = SlowDetector(), infill.adapter
 
     def _show_failure(self, status: ConnectionStatus) -> None:
         self._slow, self.engine, self.adapter = SlowDetector(), None, AdapterUse()
         self.show(self._of(status))
 
-    @property
-    def _engine_in_use(self) -> EngineInUse:
-        return {"host": self.host, "adapter": "" if self.adapter.fault else self.adapter.root}
-
     def _of(self, status: ConnectionStatus) -> ServerStatus:
         """Returns what to show for a state of the connection to the engine."""
         kind = _KINDS[status.state]
         if kind is StatusKind.INACTIVE:
-            return ServerStatus.inactive(status.message or self.unasked, **self._engine_in_use)
-        return ServerStatus(kind=kind, message=status.message, percent=status.percent, **self._engine_in_use)
+            return ServerStatus(kind=kind, message=status.message or self.unasked)
+        return ServerStatus(kind=kind, message=status.message, percent=status.percent)
 
     def show_refusal(self, why: str | None, uri: str) -> None:
         """Shows why nothing is offered in a document, or for None that completions are offered again."""
         if why:
-            self.show(ServerStatus.inactive(why, uri=uri, **self._engine_in_use))
+            self.show(ServerStatus(kind=StatusKind.INACTIVE, message=why, uri=uri))
         elif self.is_refusing:
             self.show_current()
         self.is_refusing = bool(why)

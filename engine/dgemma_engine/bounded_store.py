@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections import OrderedDict
-from collections.abc import Callable, Container, Hashable
+from collections.abc import Container, Hashable
 from typing import Generic, TypeVar
 
 MOST_DOCUMENTS = 1_024
@@ -18,7 +19,6 @@ class BoundedStore(Generic[K, V]):
 
     Args:
         num_entries: most entries; 0 keeps none.
-        weigh: returns an entry's weight; None bounds the number only.
         max_weight: most weight of all entries; an entry of more stays as long as it is the newest.
         kept: keys whose entries stay, whatever the bounds are.
     """
@@ -27,18 +27,15 @@ class BoundedStore(Generic[K, V]):
         self,
         num_entries: int,
         *,
-        weigh: Callable[[V], int] | None = None,
-        max_weight: int = 0,
+        max_weight: int = sys.maxsize,
         kept: Container[K] = frozenset(),
     ) -> None:
         if num_entries < 0:
             raise ValueError(f"{num_entries=} must not be negative")
         self._num_entries = num_entries
-        self._weigh = weigh
         self._max_weight = max_weight
         self._kept = kept
         self._entries: OrderedDict[K, V] = OrderedDict()
-        # Weights as of storing: a store of a thousand entries is not weighed again for each new one.
         self._weights: dict[K, int] = {}
         self._weight = 0
 
@@ -51,20 +48,17 @@ class BoundedStore(Generic[K, V]):
         if key in self._entries:
             self._entries.move_to_end(key)
 
-    def put(self, key: K, value: V) -> None:
-        """Stores an entry as the newest, in place of the one of the same key; its weight counts as it is now."""
+    def put(self, key: K, value: V, *, weight: int = 0) -> None:
+        """Stores an entry as the newest, in place of the one of the same key."""
         self.pop(key)
-        self._entries[key] = value
-        if self._weigh is not None:
-            self._weights[key] = weight = self._weigh(value)
-            self._weight += weight
-        if self._is_within_bounds:
-            return
-        for other in [*self._entries][: -1 if self._num_entries else None]:
-            if self._is_within_bounds:
+        self._entries[key], self._weights[key] = value, weight
+        self._weight += weight
+        while len(self._entries) > self._num_entries or self._weight > self._max_weight:
+            old = (other for other in self._entries if other != key or not self._num_entries)
+            oldest = next((other for other in old if other not in self._kept), None)
+            if oldest is None:
                 break
-            if other not in self._kept:
-                self.pop(other)
+            self.pop(oldest)
 
     def make_room(self, weight: int) -> None:
         """Removes what an entry of this weight, which is about to be made, would remove when it is stored."""
@@ -73,10 +67,6 @@ class BoundedStore(Generic[K, V]):
                 break
             if other not in self._kept:
                 self.pop(other)
-
-    @property
-    def _is_within_bounds(self) -> bool:
-        return len(self._entries) <= self._num_entries and (self._weigh is None or self._weight <= self._max_weight)
 
     def pop(self, key: K) -> V | None:
         """Removes an entry and returns it."""

@@ -8,7 +8,7 @@ from dgemma_engine.postprocess.cursor_context import CursorContext
 from dgemma_lsp.context.chunks import around
 from dgemma_lsp.documents.positions import LineIndex, PositionEncoding, num_units
 from dgemma_lsp.engine_client.infill_client import ContextLimits, build_context
-from dgemma_lsp.request import Request, Trigger, build_completions
+from dgemma_lsp.request import Request, Trigger, build_completions, completion_at
 from tests.lsp.shaped_infill import shaped_infill
 
 MINIFIED = "let naïve=[1,2];f(naïve,'😋');" * 40_000
@@ -28,13 +28,13 @@ def test_item_in_a_minified_line_repeats_little_of_it(offset: int):
 
 
 def test_item_stays_where_it_begins_while_a_word_is_typed():
-    starts = {request(MINIFIED, offset).lead_start for offset in range(600_100, 600_150)}
+    starts = {completion_at(request(MINIFIED, offset), "x", 0).start for offset in range(600_100, 600_150)}
     assert len(starts) == 1
 
 
 def test_item_in_a_line_of_usual_length_begins_where_the_line_does():
     text = "x = 1\n" + "y" * 1_500
-    assert request(text, len(text)).lead_start == 6
+    assert completion_at(request(text, len(text)), "x", 0).start == 6
 
 
 @pytest.mark.parametrize("text", [MINIFIED, "a = 1\n" + MINIFIED, MINIFIED + "\nb = 2\n" + MINIFIED])

@@ -21,9 +21,9 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # where `record` lies
 import record
 from dgemma_engine.checkpoint.builtin import model_folder
 from dgemma_engine.checkpoint.fim_format import InfillFormat
+from dgemma_engine.infill.task import build_prompt
 from dgemma_engine.model.config import ModelConfig
 from dgemma_engine.model_store.catalogue import TINY
-from dgemma_engine.prompting.builder import build_prompt
 from dgemma_engine.syntax.definitions import DefinitionFinder
 from dgemma_engine.tokenization.tokenizer import Tokenizer
 from workspace import Workspace

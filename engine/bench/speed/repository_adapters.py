@@ -85,6 +85,7 @@ def measured(base: Path, store: AdapterStore, folders: Sequence[str], rounds: in
     """Returns the medians of a model without and with adapters."""
     engine = Engine.load(base, device="cpu", report=lambda _percent, _message: None, adapters=store)
     model, adapters = engine._model, engine._adapters  # pyright: ignore[reportPrivateUsage]
+    assert adapters is not None
     first_use_ms, loaded = list[float](), list[ModelAdapter]()
     for folder in folders:
         began_s = time.perf_counter()

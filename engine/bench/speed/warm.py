@@ -38,8 +38,8 @@ from dgemma_engine.checkpoint.builtin import model_folder
 from dgemma_engine.diffusion.sampler import StableAndConfident
 from dgemma_engine.infill.engine import Engine
 from dgemma_engine.infill.options import Decode, InfillOptions
+from dgemma_engine.infill.task import build_prompt
 from dgemma_engine.model_store.catalogue import TINY
-from dgemma_engine.prompting.builder import build_prompt
 from dgemma_engine.protocol.messages import Context, Extent
 from dgemma_engine.scheduling.timing import Cancel
 from dgemma_engine.tokenization.tokenizer import Tokenizer
@@ -177,7 +177,7 @@ def with_fixed_steps(engine: Engine) -> None:
     canvases = engine._pipeline.canvases  # pyright: ignore[reportPrivateUsage]
     never = StableAndConfident(num_earlier=NEVER, confidence=0.1)
     canvases._sampler = replace(canvases._sampler, stop=never)  # pyright: ignore[reportPrivateUsage]
-    assert canvases.num_steps(Extent.LINE) == NUM_STEPS
+    assert canvases.num_steps[Extent.LINE] == NUM_STEPS
 
 
 def layout(engine: Engine, tokenizer: Tokenizer, context: Context) -> tuple[list[int], int]:

@@ -168,10 +168,15 @@ class Calibration:
         puts candidates in an order, but is not calibrated, and comes out high where there is no suffix.
         """
         if self.weights is None:
-            mean = 0.5 * features.middle_mean + 0.5 * features.suffix_mean
-            return min(1.0 - math.exp(-_MAX_LOG_ODDS), math.exp(_clamped(mean)))
-        log_odds = self.intercept + sum(weight * getattr(features, name) for name, weight in self.weights)
-        return 1.0 / (1.0 + math.exp(-_clamped(log_odds)))
+            value = 0.5 * features.middle_mean + 0.5 * features.suffix_mean
+        else:
+            value = self.intercept + sum(weight * getattr(features, name) for name, weight in self.weights)
+        # sigmoid(30) differs from 1 by 1e-13, which a double holds. `max` returns its first argument if the other
+        # is NaN: such a candidate is never right.
+        value = min(_MAX_LOG_ODDS, max(-_MAX_LOG_ODDS, value))
+        if self.weights is None:
+            return min(1.0 - math.exp(-_MAX_LOG_ODDS), math.exp(value))
+        return 1.0 / (1.0 + math.exp(-value))
 
     @classmethod
     def _shipped(cls, fingerprint: str, folder: Path) -> Self | None:
@@ -274,12 +279,6 @@ def _sampled_ranges(header_bytes: int, size_bytes: int) -> list[tuple[int, int]]
     samples = [(data_start + step * number, _SAMPLE_BYTES) for number in range(1, _NUM_SAMPLES + 1)]
     ends = [(data_start, _EDGE_BYTES), (max(data_start, size_bytes - _EDGE_BYTES), _EDGE_BYTES)]
     return [(0, data_start), *ends, *samples]
-
-
-def _clamped(log_odds: float) -> float:
-    # sigmoid(30) differs from 1 by 1e-13, which a double holds. `max` returns its first argument if the other
-    # is NaN: such a candidate is never right.
-    return min(_MAX_LOG_ODDS, max(-_MAX_LOG_ODDS, log_odds))
 
 
 def _check_names(what: str, values: Any, names: set[str]) -> None:

@@ -199,10 +199,6 @@ class InfillFormat:
         """Most tokens of a prompt, special tokens not counted."""
         return self.prefix_tokens + self.suffix_tokens + self.snippet_tokens + self.parallel_suffix_tokens
 
-    def suffix_head_ids(self, suffix_ids: list[int]) -> list[int]:
-        """Returns the suffix tokens that are clamped on the canvas after the slot."""
-        return suffix_ids[: self.suffix_head_tokens]
-
     def slot_size(self, num_tokens: int) -> int:
         """Returns the smallest trained slot that holds `num_tokens`, or the largest there is."""
         return next((size for size in self.slot_sizes if size >= num_tokens), self.slot_sizes[-1])

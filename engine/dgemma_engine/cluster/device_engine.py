@@ -14,10 +14,10 @@ from dgemma_engine.protocol.definition_messages import Definitions, DefinitionsQ
 from dgemma_engine.protocol.messages import Context, Draft, Infill, OnDraft
 from dgemma_engine.protocol.status_messages import EngineState, Status
 from dgemma_engine.protocol.trace_messages import Trace
+from dgemma_engine.serving.client_connection import answer_of
 from dgemma_engine.serving.definition_worker import DefinitionWorker
 from dgemma_engine.serving.device_thread import DeviceThread
 from dgemma_engine.serving.engine_status import Chosen, engine_status
-from dgemma_engine.serving.job_reply import answer_of
 from dgemma_engine.tracing.recorder import Recorder
 
 

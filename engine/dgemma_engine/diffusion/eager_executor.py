@@ -160,7 +160,9 @@ class EagerExecutor:
 
     def confidence(self, place: int) -> list[float]:
         """See `StepExecutor.confidence`."""
-        scored, scaled_MV = self._last_scored(place)
+        scored = self._scored
+        assert scored is not None, "no step was scored"
+        scaled_MV = scored.distribution.scaled_NV[scored.free_RM[place, : scored.num_free[place]]]
         ids_M = scored.scores.best_RM[place, : len(scaled_MV)]
         confidence_M = confidence(scaled_MV, scored.temperature, ids_M)
         if scored.committed_probability_RM is not None:
@@ -172,7 +174,9 @@ class EagerExecutor:
 
     def log_probabilities(self, place: int) -> Tensor:
         """See `StepExecutor.log_probabilities`."""
-        scored, scaled_MV = self._last_scored(place)
+        scored = self._scored
+        assert scored is not None, "no step was scored"
+        scaled_MV = scored.distribution.scaled_NV[scored.free_RM[place, : scored.num_free[place]]]
         return (scaled_MV * scored.temperature).log_softmax(-1)
 
     def renoise(self) -> Tensor:
@@ -245,12 +249,6 @@ class EagerExecutor:
             if not self._steps_left or row.num_free >= resizing.most_free
             for place in places[: row.num_free]
         ]
-
-    def _last_scored(self, place: int) -> tuple[_Scored, Tensor]:
-        """Returns the last scored step and the scaled logits of the free positions of its row at `place`."""
-        scored = self._scored
-        assert scored is not None, "no step was scored"
-        return scored, scored.distribution.scaled_NV[scored.free_RM[place, : scored.num_free[place]]]
 
     def _precompute(self) -> None:
         """Computes what stays the same until a row leaves."""

@@ -9,7 +9,7 @@ Shape legend: N scored positions, P positions taken at a time, D hidden, V vocab
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -39,18 +39,18 @@ class TokenDistribution:
     entropy_N: Tensor
 
 
+@dataclass(slots=True, eq=False)
 class VocabularyScorer:
     """Computes the distributions of one run's steps, one step after the other.
 
-    Args:
+    Attributes:
         model: its output matrix and softcap.
         suppressed_ids: token ids that may not appear at any position, int64 [any]; may be empty.
     """
 
-    def __init__(self, model: DiffusionModel, *, suppressed_ids: Tensor) -> None:
-        self._model = model
-        self._suppressed_ids = suppressed_ids
-        self._memory_2NV = torch.empty(2, 0, model.config.vocab_size, device=model.device)
+    model: DiffusionModel
+    suppressed_ids: Tensor
+    _memory_2NV: Tensor | None = field(default=None, init=False)
 
     def score(
         self,
@@ -68,16 +68,16 @@ class VocabularyScorer:
             suppressed: positions with the tokens that may not appear there, bool [V].
             num_read: leading positions whose best token and entropy are computed; all by default.
         """
-        raw_NV = self._model.raw_logits(hidden_ND)
+        raw_NV = self.model.raw_logits(hidden_ND)
         num_positions, vocab_size = raw_NV.shape
         num_read = num_positions if num_read is None else num_read
-        if num_positions > self._memory_2NV.shape[1]:
+        if self._memory_2NV is None or num_positions > self._memory_2NV.shape[1]:
             self._memory_2NV = raw_NV.new_empty(2, num_positions, vocab_size, dtype=torch.float32)
         scaled_NV, probs_NV = self._memory_2NV[:, :num_positions]
         best_N = torch.empty(num_read, dtype=torch.int64, device=raw_NV.device)
         entropy_N = scaled_NV.new_empty(num_read)
         at_once = max(1, _CACHED_LOGITS // vocab_size) if raw_NV.device.type == "cpu" else max(1, num_positions)
-        cap = self._model.config.final_logit_softcapping
+        cap = self.model.config.final_logit_softcapping
         for first in range(0, num_positions, at_once):
             part = slice(first, first + at_once)
             scaled_PV = scaled_NV[part].copy_(raw_NV[part])
@@ -86,29 +86,20 @@ class VocabularyScorer:
             else:
                 # The softcap, and the division by the temperature with its last factor.
                 scaled_PV.mul_(1 / cap).tanh_().mul_(cap / temperature)
-            scaled_PV.index_fill_(-1, self._suppressed_ids, IMPOSSIBLE)
+            scaled_PV.index_fill_(-1, self.suppressed_ids, IMPOSSIBLE)
             for position, suppressed_V in suppressed:
                 if first <= position < first + at_once:
                     scaled_PV[position - first].masked_fill_(suppressed_V, IMPOSSIBLE)
             torch.softmax(scaled_PV, dim=-1, out=probs_NV[part])
             read = slice(first, min(first + at_once, num_read))
             if read.start < read.stop:
-                best_N[read], entropy_N[read] = best_and_entropy(scaled_NV[read], probs_NV[read])
+                # Entropy log Z - sum(p * s) of scaled logits s; log Z follows from the best token's probability.
+                scaled_PV, probs_PV = scaled_NV[read], probs_NV[read]
+                highest_P, best_P = scaled_PV.max(-1)
+                log_norm_P = highest_P - probs_PV.gather(-1, best_P[:, None]).squeeze(-1).log()
+                best_N[read] = best_P
+                entropy_N[read] = (log_norm_P - (probs_PV * scaled_PV).sum(-1)).clamp_(min=0.0)
         return TokenDistribution(scaled_NV=scaled_NV, probs_NV=probs_NV, best_N=best_N, entropy_N=entropy_N)
-
-
-def best_and_entropy(scaled_NV: Tensor, probs_NV: Tensor) -> tuple[Tensor, Tensor]:
-    """Returns the likeliest token of each position, int64, and the entropy in nats, with few passes over V.
-
-    The entropy is log Z - sum(p * s) for scaled logits s; log Z follows from the best token's probability.
-
-    Args:
-        scaled_NV: float32, finite; a suppressed token has a very negative one.
-        probs_NV: their softmax, float32.
-    """
-    highest_N, best_N = scaled_NV.max(-1)
-    log_norm_N = highest_N - probs_NV.gather(-1, best_N[:, None]).squeeze(-1).log()
-    return best_N, (log_norm_N - (probs_NV * scaled_NV).sum(-1)).clamp_(min=0.0)
 
 
 def sample(probs_NV: Tensor, levels_N1: Tensor) -> Tensor:

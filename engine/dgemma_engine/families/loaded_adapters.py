@@ -15,7 +15,6 @@ from pathlib import Path
 from dgemma_engine.bounded_store import BoundedStore
 from dgemma_engine.checkpoint.calibration import Calibration
 from dgemma_engine.errors import AdapterStoreError, CheckpointError
-from dgemma_engine.families.adapter_choice import AdapterChoice
 from dgemma_engine.model.model_adapter import ModelAdapter
 from dgemma_engine.protocol.messages import AdapterUse
 from dgemma_engine.repository_adapters.store import CALIBRATION, AdapterStore, RepositoryAdapter, canonical_root
@@ -28,6 +27,21 @@ _Files = tuple[Path, tuple[int, ...]]
 """Folder of an adapter, and when its files were changed: names what was read of it."""
 
 
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class AdapterChoice:
+    """What one request is answered with.
+
+    Attributes:
+        model_adapter: stands beside the model's weights; None is the model as it is. Prompts are kept for one adapter.
+        calibration: fitted with that adapter, or with the model as it is.
+        use: what the client is told of the adapter.
+    """
+
+    model_adapter: ModelAdapter | None
+    calibration: Calibration
+    use: AdapterUse
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Loaded:
     """An adapter in memory, or why there is none."""
@@ -38,7 +52,7 @@ class _Loaded:
 
 
 class LoadedAdapters:
-    """An `AdapterSource` over a store.
+    """The adapters of a store, beside one model.
 
     Args:
         store: where adapters are installed.
@@ -65,9 +79,11 @@ class LoadedAdapters:
         self._asked: Mapping[str, tuple[_Files | None, str]] = {}
 
     def choose(self, folder: str) -> AdapterChoice:
-        """See `AdapterSource.choose`."""
-        if not folder:
-            return self._without(AdapterUse())
+        """Returns what answers a request.
+
+        Args:
+            folder: `Context.folder`.
+        """
         try:
             place = canonical_root(Path(folder))
             nearest = self._store.nearest(place)
@@ -95,7 +111,10 @@ class LoadedAdapters:
         return AdapterChoice(model_adapter=loaded.model_adapter, calibration=loaded.calibration, use=use)
 
     def uses(self) -> dict[str, str]:
-        """See `AdapterSource.uses`. A folder that is gone, or counts for another's adapter by now, is left out."""
+        """Returns why each requested adapter cannot be used now, by its root; empty where it can. For any thread.
+
+        A folder that is gone, or counts for another's adapter by now, is left out.
+        """
         asked = self._asked
         return {root: fault for root in asked if (fault := self._present_fault(root, *asked[root])) is not None}
 

@@ -26,7 +26,7 @@ from dgemma_engine.prompt_lookup.candidates import Seed
 from dgemma_engine.protocol.messages import CandidateSource, Extent
 from dgemma_engine.scheduling.cooperative import Pieces
 from dgemma_engine.scheduling.timing import Cancel
-from dgemma_engine.tokenization.vocabulary_index import Opening, closings, openings
+from dgemma_engine.tokenization.token_healing import Opening, closings, openings
 
 # Slots that are tried together, by extent; a middle that does not fit is tried again in the next size.
 _FIRST_SLOTS = {Extent.LINE: (8, 16), Extent.BLOCK: (32, 64)}
@@ -50,6 +50,7 @@ class CanvasCandidates:
         start_executor: starts the denoising steps of the same model.
 
     Attributes:
+        num_steps: denoising steps of one canvas when time allows.
         num_steps_made: denoising steps so far, over all requests; readable from any thread.
     """
 
@@ -60,11 +61,9 @@ class CanvasCandidates:
         self._is_final = sampler.commitment is Commitment.FINAL
         self._kept_rows = _FINAL_ROWS if self._is_final else hypotheses.KEPT_ROWS
         self._resizing_ids = frozenset[int]() if sampler.resizing is None else sampler.resizing.ids
+        steps = _FINAL_STEPS if self._is_final else _STEPS
+        self.num_steps = {extent: min(sampler.num_steps, steps[extent]) for extent in Extent}
         self.num_steps_made = 0
-
-    def num_steps(self, extent: Extent) -> int:
-        """Returns the denoising steps of one canvas when time allows."""
-        return min(self._sampler.num_steps, (_FINAL_STEPS if self._is_final else _STEPS)[extent])
 
     def propose(
         self, task: InfillTask, cache: PromptCache, cancel: Cancel, *, seeds: Sequence[Seed], num_steps: int
@@ -148,7 +147,7 @@ class CanvasCandidates:
             middle: what stands in the hole.
         """
         rows = self._length_grid(task, self._lengths(task), longer=False)
-        denoising = self._denoising(task, cache, rows, self.num_steps(task.context.extent))
+        denoising = self._denoising(task, cache, rows, self.num_steps[task.context.extent])
         with torch.inference_mode():
             denoising.step()
         found = hypotheses.sureness(rows, denoising).items()
@@ -202,7 +201,7 @@ class CanvasCandidates:
                 # The rows find their lengths by themselves.
                 lengths, longer = sorted({min(size, lengths[-1]) for size in _FIRST_SLOTS[context.extent]}), False
             rows = self._length_grid(task, lengths, begins, longer=longer)
-        if self._is_final:
+        if self._is_final or not seeds:
             # A seed's tokens would all be committed already: it is judged with the other candidates.
             return rows
         return rows + hypotheses.warm(hole, seeds[:_WARM_SEEDS], task.tokenizer.encode, form, most=most, seed=seed)
@@ -272,12 +271,13 @@ class _CanvasReader:
         self.settled |= {index: live[index] for index in denoising.finished}
         if task.on_draft and task.context.drafts:
             best = max((self.settled | live).values(), key=attrgetter("mean_logprob"))
+            text = task.text(best.ids, before=self.written)
             task.on_draft(
                 draft(
                     task.context.drafts,
                     self.num_steps_before + denoising.steps,
                     best,
-                    task.within_limit(task.text(best.ids, before=self.written)),
+                    task.tokenizer.head(text, task.context.max_middle_tokens),
                     task.hole.boundary.opening,
                     task.spelling.text_of,
                     steps_limit=self.num_steps_before + denoising.num_steps,

@@ -20,10 +20,9 @@ from dgemma_engine.checkpoint.builtin import model_name
 from dgemma_engine.checkpoint.calibration import Calibration, fingerprint
 from dgemma_engine.checkpoint.fim_format import InfillFormat
 from dgemma_engine.diffusion.sampler import Sampler
-from dgemma_engine.families.adapter_choice import AdapterSource, NoAdapters
 from dgemma_engine.families.checkpoint_facts import read_facts
 from dgemma_engine.families.family import LoadOptions
-from dgemma_engine.families.loaded_adapters import LoadedAdapters
+from dgemma_engine.families.loaded_adapters import AdapterChoice, LoadedAdapters
 from dgemma_engine.families.registry import family_of
 from dgemma_engine.infill.candidate import Ranked
 from dgemma_engine.infill.length_search import LengthReading
@@ -37,7 +36,7 @@ from dgemma_engine.model.devices import limit_threads, pick_device, use_device
 from dgemma_engine.model.diffusion_model import DiffusionModel
 from dgemma_engine.model.ops import Ops
 from dgemma_engine.prompting.prefix_cache import PromptStore
-from dgemma_engine.protocol.messages import Context, Infill, OnDraft
+from dgemma_engine.protocol.messages import AdapterUse, Context, Infill, OnDraft
 from dgemma_engine.repository_adapters.store import AdapterStore
 from dgemma_engine.scheduling.cooperative import Pieces, finished
 from dgemma_engine.scheduling.timing import Cancel, DurationEstimator, StageTimer
@@ -52,8 +51,8 @@ class Engine:
         tokenizer: of the same checkpoint.
         infill_format: how the checkpoint wants holes.
         sampler: decisions of the denoising loop.
-        adapters: beside the model, each with the calibration that maps features to scores and has the score from which
-            a candidate is shown.
+        calibration: maps features to scores, and has the score from which a candidate is shown.
+        adapters: beside the model, each with a calibration in place of the model's; None for none.
         name: shown to users.
         path: folder it came from, shown to users.
         clock: seconds that never go backwards.
@@ -71,8 +70,9 @@ class Engine:
         tokenizer: Tokenizer,
         infill_format: InfillFormat,
         sampler: Sampler,
-        adapters: AdapterSource,
+        calibration: Calibration,
         *,
+        adapters: LoadedAdapters | None = None,
         name: str,
         path: str,
         clock: Callable[[], float] = time.monotonic,
@@ -85,6 +85,7 @@ class Engine:
         self._model = model
         self._tokenizer = tokenizer
         self._adapters = adapters
+        self._without_adapter = AdapterChoice(model_adapter=None, calibration=calibration, use=AdapterUse())
         limits = limits or StoreLimits.of_one_user(model.device)
         parallel_tokens = infill_format.parallel_suffix_tokens
         self._pipeline = Pipeline(
@@ -152,14 +153,14 @@ class Engine:
         sampler = family.read_sampler(facts, model.config.vocab_size)
         name = fingerprint(path)
         calibration = Calibration.load(path, name) if calibration is None else calibration
-        beside: AdapterSource = NoAdapters(calibration)
+        beside = None
         if adapters is not None:
             load = partial(family.load_adapter, facts, model)
             beside = LoadedAdapters(adapters, load, calibration=calibration, fingerprint=name)
         only = None if model.has_causal_mode else Decode.DIFFUSION
         decode = only if family.has_canvas(facts) else Decode.LEFT_TO_RIGHT
-        parts = (model, tokenizer, infill_format, sampler, beside)
-        engine = cls(*parts, name=model_name(path), path=str(path), decode=decode, limits=limits(target))
+        parts, kept = (model, tokenizer, infill_format, sampler, calibration), limits(target)
+        engine = cls(*parts, adapters=beside, name=model_name(path), path=str(path), decode=decode, limits=kept)
         engine.warm_up()
         report(100, "ready")
         return engine
@@ -167,7 +168,7 @@ class Engine:
     @property
     def adapters(self) -> dict[str, str]:
         """See `Status.adapters`; readable from any thread."""
-        return self._adapters.uses()
+        return {} if self._adapters is None else self._adapters.uses()
 
     @property
     def denoising_steps(self) -> int:
@@ -235,7 +236,7 @@ class Engine:
         timer, prompts = StageTimer(self._clock), self._pipeline.prompts
         prompts.in_use.add(context.document)
         try:
-            choice = self._adapters.choose(context.folder)
+            choice = self._choice(context.folder)
             search = yield from self._pipeline.search(context, choice, cancel, on_draft, options, timer, recorder)
         except MEMORY_ERRORS as error:
             if not is_exhaustion(error):
@@ -254,9 +255,12 @@ class Engine:
             cancel: asked between forward passes.
             options: parts to leave out.
         """
-        choice, timer = self._adapters.choose(context.folder), StageTimer(self._clock)
+        choice, timer = self._choice(context.folder), StageTimer(self._clock)
         return finished(self._pipeline.search(context, choice, cancel, None, options, timer, None)).ranked
 
     def length_reading(self, context: Context, middle: str, cancel: Cancel) -> LengthReading | None:
         """Returns what the search for a length reads in a hole; see `Pipeline.length_reading`."""
-        return self._pipeline.length_reading(context, self._adapters.choose(context.folder), middle, cancel)
+        return self._pipeline.length_reading(context, self._choice(context.folder), middle, cancel)
+
+    def _choice(self, folder: str) -> AdapterChoice:
+        return self._adapters.choose(folder) if self._adapters is not None and folder else self._without_adapter

@@ -17,10 +17,10 @@ from dgemma_engine.diffusion.canvas import Row
 from dgemma_engine.diffusion.denoiser import Denoiser, Guess
 from dgemma_engine.infill.candidate import MiddleEnds
 from dgemma_engine.infill.length_search import LengthPrior, best_lengths
+from dgemma_engine.infill.task import Hole
 from dgemma_engine.prompt_lookup.candidates import Seed
-from dgemma_engine.prompting.builder import Hole
 from dgemma_engine.protocol.messages import Draft, DraftSpan
-from dgemma_engine.tokenization.vocabulary_index import Closing, Opening
+from dgemma_engine.tokenization.token_healing import Closing, Opening
 
 # Rows that go on after the first step, the seeds' included; decided in docs/decisions/0008.
 KEPT_ROWS = 3
@@ -28,6 +28,8 @@ KEPT_ROWS = 3
 _DRAWS = 2
 # Nats per token by which a slot without an end scores below one with an end.
 _UNENDED = 1.0
+# Between the seeds of two rows, the first of which has the request's.
+_SEED_STEP = 0x9E3779B97F4A7C15
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,7 +84,7 @@ def slots(
     for size in sizes:
         for opening in openings:
             room = most - len(hole.head_ids) - len(opening.given_ids)
-            row = _opened(opening, max(1, min(size, room)), hole.head_ids, _mixed(seed, len(rows)))
+            row = _opened(opening, max(1, min(size, room)), hole.head_ids, seed + len(rows) * _SEED_STEP)
             rows.append(Hypothesis(row=row, exact=False))
     return rows
 
@@ -98,7 +100,7 @@ def known_length(
         if form.fill_token_id is not None:
             head_ids = (form.fill_token_id,) * (form.slot_size(num_tokens + 1) - num_tokens) + head_ids
         num_free = min(num_free, max(1, most - len(opening.given_ids) - len(hole.head_ids)))
-        row = _opened(opening, num_free, head_ids, _mixed(seed, len(rows)))
+        row = _opened(opening, num_free, head_ids, seed + len(rows) * _SEED_STEP)
         rows.append(Hypothesis(row=row, exact=True))
     return rows
 
@@ -136,7 +138,7 @@ def length_grid(
             if length + given + len(hole.head_ids) > most:
                 continue
             head_ids = (*closing.given_ids, *hole.head_ids)
-            row = _opened(opening, length, head_ids, _mixed(seed, len(rows)), last_ids=closing.last_ids)
+            row = _opened(opening, length, head_ids, seed + len(rows) * _SEED_STEP, last_ids=closing.last_ids)
             rows.append(Hypothesis(row=row, exact=length < lengths[-1] or not longer))
     return rows
 
@@ -164,7 +166,7 @@ def warm(
             head_ids=hole.head_ids,
             opening_ids=opening_ids,
             warm_ids=(*ids, *fills),
-            seed=_mixed(seed, 1_000 + len(rows)),
+            seed=(seed + (1_000 + len(rows)) * _SEED_STEP) % 2**63,
         )
         rows.append(Hypothesis(row=row, exact=form.fill_token_id is None, seed=found))
     return rows
@@ -248,13 +250,8 @@ def _opened(
         first_ids=opening.first_ids,
         last_ids=last_ids,
         warm_ids=opening.first_ids[:1] if opening.first_ids else (),
-        seed=seed,
+        seed=seed % 2**63,
     )
-
-
-def _mixed(seed: int, index: int) -> int:
-    """Returns the seed of one row: the request's for the first, far from it for the others."""
-    return (seed + index * 0x9E3779B97F4A7C15) % 2**63
 
 
 # Probability from which a token seldom changes in later steps.

@@ -20,7 +20,7 @@ from dgemma_engine.protocol.messages import CandidateSource, Extent, Finish
 from dgemma_engine.scheduling.cooperative import Pieces
 from dgemma_engine.scheduling.timing import Cancel
 from dgemma_engine.tokenization.healed_start import HealedStart
-from dgemma_engine.tokenization.vocabulary_index import openings
+from dgemma_engine.tokenization.token_healing import openings
 
 # Forward passes where other candidates were found.
 _SPECULATIVE_PASSES = 2

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from dgemma_engine.checkpoint.calibration import Calibration
     from dgemma_engine.infill.candidate import Proposal, Ranked
     from dgemma_engine.infill.hypotheses import Hypothesis, RowReading
-    from dgemma_engine.prompting.builder import Hole
+    from dgemma_engine.infill.task import Hole
 
 
 class WritingObserver(Protocol):

@@ -12,7 +12,7 @@ from functools import partial
 from dgemma_engine.backends.select import executor_factory
 from dgemma_engine.checkpoint.fim_format import InfillFormat
 from dgemma_engine.diffusion.sampler import Sampler
-from dgemma_engine.families.adapter_choice import AdapterChoice
+from dgemma_engine.families.loaded_adapters import AdapterChoice
 from dgemma_engine.infill.candidate import Proposal, Search
 from dgemma_engine.infill.canvas_candidates import CanvasCandidates
 from dgemma_engine.infill.left_to_right import propose as propose_left_to_right
@@ -21,18 +21,16 @@ from dgemma_engine.infill.observer import Observer
 from dgemma_engine.infill.options import Decode, InfillOptions
 from dgemma_engine.infill.ranker import merged, rank, rank_unjudged
 from dgemma_engine.infill.store_limits import StoreLimits
-from dgemma_engine.infill.task import InfillTask
+from dgemma_engine.infill.task import InfillTask, build_prompt
 from dgemma_engine.model.diffusion_model import DiffusionModel
 from dgemma_engine.postprocess.clean_candidate import clean_candidate
 from dgemma_engine.prompt_lookup.candidates import SeedStore
-from dgemma_engine.prompting.builder import build_prompt
 from dgemma_engine.prompting.prefix_cache import JOINED_TOKENS, PromptStore, SuffixStore
 from dgemma_engine.protocol.messages import Candidate, CandidateSource, Context, Finish, Infill, OnDraft
 from dgemma_engine.scheduling.cooperative import Pieces, finished
 from dgemma_engine.scheduling.timing import Cancel, DurationEstimator, StageTimer
 from dgemma_engine.syntax.error_check import SyntaxStore
-from dgemma_engine.tokenization.tokenizer import Tokenizer
-from dgemma_engine.tokenization.vocabulary_index import Spelling
+from dgemma_engine.tokenization.tokenizer import Spelling, Tokenizer
 
 # Candidates that are sent with an answer, the shown one first; more where the user chooses among them.
 _SENT_CANDIDATES = 3
@@ -124,9 +122,10 @@ class Pipeline:
         timer.end("propose")
 
         # The time that ranking takes is kept back from the canvases.
-        reserved = replace(cancel, deadline_s=cancel.deadline_s - self.durations.expected_s("rank"))
+        expected_s = self.durations.mean_s
+        reserved = replace(cancel, deadline_s=cancel.deadline_s - expected_s.get("rank", 0.0))
         # The schedule is spread over the steps that fit before the deadline, at most the usual.
-        num_steps, step_s = self.canvases.num_steps(context.extent), self.durations.expected_s("step")
+        num_steps, step_s = self.canvases.num_steps[context.extent], expected_s.get("step", 0.0)
         num_steps = max(1, int(min(num_steps, reserved.left_s / step_s))) if step_s else num_steps
         if decode is not Decode.LEFT_TO_RIGHT:
             search.proposals = yield from self.canvases.propose(task, cache, reserved, seeds=seeds, num_steps=num_steps)

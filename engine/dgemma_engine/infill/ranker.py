@@ -18,13 +18,12 @@ from dgemma_engine.infill.task import InfillTask
 from dgemma_engine.model.diffusion_model import DiffusionModel
 from dgemma_engine.model.kv_cache import PromptCache
 from dgemma_engine.postprocess.shape import without_covered
-from dgemma_engine.prompting.builder import CHARACTERS_PER_TOKEN
 from dgemma_engine.protocol.messages import CandidateSource, Extent
 from dgemma_engine.scheduling.cooperative import Pieces
 from dgemma_engine.scheduling.timing import Cancel
 from dgemma_engine.syntax.error_check import SyntaxCheck
 from dgemma_engine.tokenization.healed_start import HealedStart
-from dgemma_engine.tokenization.vocabulary_index import Spelling
+from dgemma_engine.tokenization.tokenizer import CHARACTERS_PER_TOKEN, Spelling
 
 # Candidates that are judged; more seldom change the first.
 _MOST_CANDIDATES = 8
@@ -135,7 +134,11 @@ def rank_unjudged(proposals: Sequence[Proposal], syntax: SyntaxCheck | None = No
     """
     if syntax is not None:
         proposals = [one for one in proposals if syntax.added_errors(one.text, one.covered) <= 0]
-    ranked = [Ranked(proposal=one, score=_canvas_score(one), features=None) for one in merged(proposals)]
+    ranked: list[Ranked] = []
+    for one in merged(proposals):
+        logprobs = one.canvas_logprobs
+        score = min(1.0, math.exp(sum(logprobs) / len(logprobs))) if logprobs else 0.0
+        ranked.append(Ranked(proposal=one, score=score, features=None))
     return sorted(ranked, key=attrgetter("score"), reverse=True)
 
 
@@ -176,16 +179,12 @@ def _surest(proposals: Sequence[Proposal]) -> list[Proposal]:
     The surest ones by token and as a whole, in turns: a sum prefers short middles, a mean may prefer any.
     """
     made = [one for one in proposals if one.canvas_logprobs]
-    by_token = sorted(range(len(made)), key=lambda place: _canvas_score(made[place]), reverse=True)
-    as_whole = sorted(range(len(made)), key=lambda place: sum(made[place].canvas_logprobs), reverse=True)
+    sums = [sum(one.canvas_logprobs) for one in made]
+    by_token = sorted(range(len(made)), key=lambda place: sums[place] / len(made[place].canvas_logprobs), reverse=True)
+    as_whole = sorted(range(len(made)), key=sums.__getitem__, reverse=True)
     surest = [made[place] for place in dict.fromkeys(chain.from_iterable(zip(by_token, as_whole, strict=True)))]
     others = [one for one in proposals if not one.canvas_logprobs][: _MOST_CANDIDATES // 2]
     return surest[: _MOST_CANDIDATES - len(others)] + others
-
-
-def _canvas_score(proposal: Proposal) -> float:
-    logprobs = proposal.canvas_logprobs
-    return min(1.0, math.exp(sum(logprobs) / len(logprobs))) if logprobs else 0.0
 
 
 def _branch(task: InfillTask, proposal: Proposal) -> Branch:
@@ -224,7 +223,7 @@ def _beginning_alike(spelling: Spelling) -> Callable[[int], Sequence[int]]:
 
 def shares(judged: Sequence[Likelihood]) -> list[float]:
     """Returns each candidate's share of the probability of all, with what ends it and the suffix after it."""
-    totals = [sum(_ended(one)) + sum(one.suffix) for one in judged]
+    totals = [sum(one.middle) + (one.end or 0.0) + sum(one.suffix) for one in judged]
     most = max(totals, default=0.0)
     # One whose tokens have no probability at all has no share, unless none has any.
     weights = [math.exp(total - most) if math.isfinite(most) else 1.0 for total in totals]
@@ -240,7 +239,8 @@ def features_of(proposal: Proposal, likelihood: Likelihood, *, added_errors: int
         added_errors: syntax errors that it adds to the file.
         share: see `Features.share`.
     """
-    middle, is_written = _ended(likelihood), proposal.source is CandidateSource.LEFT_TO_RIGHT
+    middle = likelihood.middle if likelihood.end is None else [*likelihood.middle, likelihood.end]
+    is_written = proposal.source is CandidateSource.LEFT_TO_RIGHT
     canvas, seed = proposal.canvas_logprobs, proposal.seed
     return Features(
         middle_mean=sum(middle) / len(middle),
@@ -261,10 +261,6 @@ def features_of(proposal: Proposal, likelihood: Likelihood, *, added_errors: int
         end=likelihood.end or 0.0,
         share=share,
     )
-
-
-def _ended(likelihood: Likelihood) -> list[float]:
-    return likelihood.middle if likelihood.end is None else [*likelihood.middle, likelihood.end]
 
 
 def _log_odds(logprob: float) -> float:

@@ -53,7 +53,7 @@ class Peer:
     Args:
         reader: where messages come from.
         writer: where messages go; closed with the connection.
-        requests: handlers of requests by method; a handler returns the JSON-ready result, or raises.
+        requests: coroutine functions that handle requests, by method; each returns the JSON-ready result, or raises.
         notifications: handlers of notifications by method.
     """
 
@@ -75,7 +75,7 @@ class Peer:
         self._protocol = protocol
         self._protocol.set_writer(_Sink(writer))
         for method, handler in (requests or {}).items():
-            self._protocol.fm.add_builtin_feature(method, _guarded(handler))
+            self._protocol.fm.add_builtin_feature(method, handler)
         for method, listener in (notifications or {}).items():
             self._protocol.fm.add_builtin_feature(method, listener)
 
@@ -136,23 +136,16 @@ class Peer:
         self._writer.transport.abort()
 
 
-def _guarded(handler: Handler) -> Handler:
-    """Returns the handler with its faults turned into JSON-RPC errors of one line."""
-
-    async def guarded(params: Any) -> Any:
-        try:
-            return await handler(params)
-        except JsonRpcException:
-            raise
-        except EngineError as error:
-            raise JsonRpcException(" ".join(str(error).split()), REQUEST_FAILED) from None
-        except Exception as error:
-            # The message of an arbitrary exception may quote the user's text; its place cannot.
-            place = "".join(traceback.format_tb(error.__traceback__))
-            _log.error("a handler failed with %s\n%s", type(error).__name__, place)
-            raise JsonRpcInternalError(f"the engine failed ({type(error).__name__})") from None
-
-    return guarded
+def _fault(error: BaseException) -> JsonRpcException:
+    """Returns the JSON-RPC error of one line that answers a request whose handler has raised `error`."""
+    if isinstance(error, JsonRpcException):
+        return error
+    if isinstance(error, EngineError):
+        return JsonRpcException(" ".join(str(error).split()), REQUEST_FAILED)
+    # The message of an arbitrary exception may quote the user's text; its place cannot.
+    place = "".join(traceback.format_tb(error.__traceback__))
+    _log.error("a handler failed with %s\n%s", type(error).__name__, place)
+    return JsonRpcInternalError(f"the engine failed ({type(error).__name__})")
 
 
 class _Sink:
@@ -224,12 +217,13 @@ class _Protocol(JsonRPCProtocol):
         self._send_data({"jsonrpc": self.VERSION, "id": None, "error": fault})
 
     def _send_handler_result(self, future: Future[Any], *, msg_id: str | int) -> None:
-        # pygls logs a traceback for each error that a handler answers with; ours are answers, not accidents.
-        if not future.cancelled() and isinstance(error := future.exception(), JsonRpcException):
-            self._request_futures.pop(msg_id, None)
-            self._send_response(msg_id, error=error.to_response_error())
-        else:
+        # pygls logs a traceback, with a message that may quote the user's text, for each error of a handler.
+        error = None if future.cancelled() else future.exception()
+        if error is None:
             super()._send_handler_result(future, msg_id=msg_id)
+        else:
+            self._request_futures.pop(msg_id, None)
+            self._send_response(msg_id, error=_fault(error).to_response_error())
 
     def _handle_response(self, msg_id: str | int, result: Any | None = None, error: Any | None = None) -> None:
         # pygls stores a type for every request that it sends, and removes it only when it reads the answer itself.

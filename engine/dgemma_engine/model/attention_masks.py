@@ -68,7 +68,8 @@ def causal(
     """
     if num_new == 1 and not shown_from:
         return ALL_VISIBLE
-    start = max(shown_from, _window_start(num_past, sliding_window))
+    # A token sees itself and the `sliding_window - 1` before it.
+    start = max(0, shown_from, num_past - (sliding_window - 1))
     query_idx = torch.arange(num_past, num_past + num_new, device=device)[:, None]
     key_idx = torch.arange(num_past + num_new, device=device)[None, :]
     full = key_idx <= query_idx
@@ -90,7 +91,7 @@ def packed(row_L: Tensor, *, num_past: int, sliding_window: int) -> AttentionMas
         Masks of shape [1, 1, L, visible + L], where visible is what the layer kind reads of the cache.
     """
     same_LL = row_L[:, None] == row_L[None, :]
-    num_near = num_past - _window_start(num_past, sliding_window)
+    num_near = min(num_past, sliding_window - 1)
     # All rows see the prompt, or the part of it in the window.
     full, sliding = (
         torch.cat((same_LL.new_ones(len(row_L), num_visible), same_LL), dim=1)[None, None]
@@ -133,12 +134,7 @@ def branches(
         shown_LP = shown_LP & (cached_P >= shown_from_L[:, None])
     full_LS = torch.cat((shown_LP, own_LL), dim=1)
     near_LS = torch.cat((cached_P, position_L)) > query_L1 - sliding_window
-    start = _window_start(hidden_from, sliding_window)
+    start = max(0, hidden_from - (sliding_window - 1))
     sliding = (full_LS & near_LS)[None, None, :, start:]
     rows = PackedRows(row_L=row_L, hidden_from=hidden_from)
     return AttentionMasks(full=full_LS[None, None], sliding=sliding, rows=rows)
-
-
-def _window_start(position: int, sliding_window: int) -> int:
-    """Returns the first position that a token at `position` sees on sliding layers."""
-    return max(0, position - (sliding_window - 1))

@@ -1,12 +1,14 @@
 """Brackets and quotes of an answer: cuts those that the document closes already, closes those left open.
 
 Pure. Reads the document as a sequence of strings, comments and brackets, as its language spells them; no grammar. An
-answer inside a string or a comment that began above the cursor's line is left alone.
+answer inside a string or a comment that began above the cursor's line is left alone. `num_unbalanced` and
+`without_strings` read any language alike: quotes alone tell where a string begins and ends.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from dgemma_engine.postprocess.cursor_context import CursorContext
@@ -14,6 +16,13 @@ from dgemma_engine.postprocess.lexer import CLOSER_OF, OPENER_OF, Bracket, Readi
 
 # Most closing brackets that are cut one after another; each costs a reading of the line.
 _MOST_CUT = 32
+_QUOTE = re.compile(r"[\"'`]")
+
+STRINGS_IN_LINE: Mapping[str, re.Pattern[str]] = {quote: re.compile(rf"(?:\\.|[^{quote}\\\n])*+") for quote in "\"'`"}
+"""What stands between a quote and its partner on the same line."""
+
+STRINGS_OVER_LINES: Mapping[str, re.Pattern[str]] = {quote: re.compile(rf"(?:\\.|[^{quote}\\])*+") for quote in "\"'`"}
+"""The same on any line."""
 
 
 def without_closed_twice(middle: str, around: CursorContext, *, covered: int = 0) -> str:
@@ -24,6 +33,8 @@ def without_closed_twice(middle: str, around: CursorContext, *, covered: int = 0
         around: text around the cursor.
         covered: characters of the line's rest that `middle` replaces.
     """
+    if OPENER_OF.keys().isdisjoint(middle):
+        return middle
     line = _Line.with_middle(middle, around, covered)
     if not line.outer or not around.reaches_start or not _are_counted(around):
         return middle
@@ -36,27 +47,11 @@ def without_closed_twice(middle: str, around: CursorContext, *, covered: int = 0
     return middle
 
 
-def with_closed_strings(middle: str, around: CursorContext, *, covered: int = 0) -> str:
-    """Closes a string that the last line of `middle` begins and nothing ends; one without a character stays open.
+def with_closed_ends(middle: str, around: CursorContext, *, covered: int = 0) -> str:
+    """Closes a string and brackets that `middle` opens and neither it nor the document closes.
 
-    Args:
-        middle: what is to be inserted at the cursor.
-        around: text around the cursor.
-        covered: characters of the line's rest that `middle` replaces.
-    """
-    said = read(around.before + middle, around.language)
-    quote = said.inside
-    if quote not in {*around.language.quotes} or said.inside_from < len(around.before) or middle.endswith(quote):
-        return middle
-    open_still, closed = (_Line.with_middle(text, around, covered).reading.inside for text in (middle, middle + quote))
-    return middle + quote if open_still and not closed and _are_counted(around) else middle
-
-
-def with_closed_brackets(middle: str, around: CursorContext, *, covered: int = 0) -> str:
-    """Closes brackets that `middle` opens and neither it nor the document closes, unless the user would type on there.
-
-    After an opening bracket, a comma or an operator typing goes on. A bracket that ended its line is closed on its own
-    line, at its line's indentation.
+    A string without a character stays open, and so do brackets where the user would type on: after an opening bracket,
+    a comma or an operator. A bracket that ended its line is closed on its own line, at its line's indentation.
 
     Args:
         middle: what is to be inserted at the cursor.
@@ -65,6 +60,13 @@ def with_closed_brackets(middle: str, around: CursorContext, *, covered: int = 0
     """
     said = around.before + middle
     reading = read(said, around.language)
+    quote, begun = reading.inside, reading.inside_from
+    if quote in {*around.language.quotes} and begun >= len(around.before) and not middle.endswith(quote):
+        texts = middle, middle + quote
+        is_open, is_still_open = (_Line.with_middle(text, around, covered).reading.inside for text in texts)
+        if is_open and not is_still_open and _are_counted(around):
+            middle, said = middle + quote, said + quote
+            reading = read(said, around.language)
     ours = [bracket for bracket in reading.opening if bracket.offset >= len(around.before)]
     if not ours or reading.inside or not _are_counted(around):
         return middle
@@ -95,6 +97,50 @@ def closes_what_is_open(line: str, said: str, around: CursorContext) -> bool:
         _num_unpaired(_Line.with_middle(text, around, 0), around)[1] for text in (said, f"{said}\n{line}")
     )
     return before - behind == sum(sign in OPENER_OF for sign in line)
+
+
+def num_unbalanced(line: str) -> int:
+    """Returns how many brackets of `line` lack their partner, plus quotes that close no string."""
+    bare = without_strings(line, STRINGS_OVER_LINES)
+    unbalanced = sum(bare.count(quote) for quote in "\"'`")
+    stack: list[str] = []
+    for character in bare:
+        if character in CLOSER_OF:
+            stack.append(CLOSER_OF[character])
+        elif character in ")]}":
+            if stack and stack[-1] == character:
+                stack.pop()
+            else:
+                unbalanced += 1
+    return unbalanced + len(stack)
+
+
+def without_strings(text: str, inside: Mapping[str, re.Pattern[str]] = STRINGS_IN_LINE) -> str:
+    """Returns `text` without its strings; a quote that ends no string stays.
+
+    From a quote that has no partner to where the search for it ended, no quote of its kind has one: none is searched
+    from again.
+
+    Args:
+        text: any.
+        inside: by quote, what may stand between it and its partner.
+    """
+    kept: list[str] = []
+    start = at = 0
+    unclosed_to = dict.fromkeys(inside, 0)
+    while sign := _QUOTE.search(text, at):
+        quote, begin = sign.group(), sign.start()
+        at = begin + 1
+        if begin < unclosed_to[quote]:
+            continue
+        said = inside[quote].match(text, at)
+        end = said.end() if said else at
+        if text.startswith(quote, end):
+            kept.append(text[start:begin])
+            start = at = end + 1
+        else:
+            unclosed_to[quote] = end
+    return "".join([*kept, text[start:]])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

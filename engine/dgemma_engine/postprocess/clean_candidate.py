@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 
-from dgemma_engine.postprocess.deduplicate import splits_word, without_strings
+from dgemma_engine.postprocess.brackets import without_strings
 from dgemma_engine.postprocess.lexer import OPENER_OF
 from dgemma_engine.protocol.messages import Context, Extent
 
@@ -97,6 +97,12 @@ def trim_overlap(text: str, *, prefix: str, suffix: str) -> str:
             kept, fewest = length, unmatched
             whole = unmatched if slack > 0 else whole
     return text[:kept]
+
+
+def splits_word(said: str, rest: str, count: int) -> bool:
+    """Whether `rest[:count]` ends inside a word, or is only the last letter of the word that `said` ends with."""
+    ends_inside = _INSIDE_WORD.fullmatch(rest[count - 1 : count + 1])
+    return bool(ends_inside or (count == 1 and _INSIDE_WORD.fullmatch(said[-2:])))
 
 
 def cut_repetition(text: str) -> str:

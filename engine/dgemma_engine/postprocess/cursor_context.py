@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass
 from functools import cached_property
 
-from dgemma_engine.postprocess.lexer import Language, Reading, cheap_end, cheap_start, language_named, read
+from dgemma_engine.postprocess.lexer import SIGNS, Language, Reading, language_named, read
 from dgemma_engine.protocol.messages import Extent
 
 # Characters on each side of the cursor that shaping reads. Reading them for brackets takes some milliseconds, and most
@@ -57,15 +57,14 @@ class CursorContext:
         before, after = normalize_newlines(before), normalize_newlines(after)
         line_start, line_end = before.rfind("\n") + 1, after.find("\n")
         line_end = len(after) if line_end < 0 else line_end
-        start = cheap_start(before, 0, line_start, most_chars=SHAPING_CHARS, most_signs=_MOST_SIGNS)
-        end = cheap_end(after, line_end, most_chars=SHAPING_CHARS, most_signs=_MOST_SIGNS)
-        is_cut = is_cut or start > 0
-        above = before[start:line_start]
+        above = near_end(before[:line_start], most_chars=SHAPING_CHARS, most_signs=_MOST_SIGNS)
+        below = near_start(after[line_end:], most_chars=SHAPING_CHARS, most_signs=_MOST_SIGNS)
+        is_cut = is_cut or len(above) < line_start
         return cls(
             above=above.partition("\n")[2] if is_cut else above,
             before=near_end(before[line_start:]),
             rest=near_start(after[:line_end]),
-            below=after[line_end:end].removeprefix("\n"),
+            below=below.removeprefix("\n"),
             language=language_named(language),
             reaches_start=not is_cut,
         )
@@ -121,15 +120,20 @@ def opens_block(line: str, language: Language) -> bool:
     return language.opener.search(code) is not None
 
 
-def near_end(line: str) -> str:
-    """Returns a line left of the cursor; of a very long one the end."""
-    most_chars, most_signs = _LINE_CHARS_EACH_SIDE, _LINE_SIGNS_EACH_SIDE
-    return line[cheap_start(line, 0, len(line), most_chars=most_chars, most_signs=most_signs) :]
+def near_end(text: str, *, most_chars: int = _LINE_CHARS_EACH_SIDE, most_signs: int = _LINE_SIGNS_EACH_SIDE) -> str:
+    """Returns the end of a text, by default of a line: at most so many characters, brackets and quotes."""
+    start = max(0, len(text) - most_chars)
+    while start < len(text) and sum(text.count(sign, start) for sign in SIGNS) > most_signs:
+        start = (start + len(text) + 1) // 2
+    return text[start:]
 
 
-def near_start(line: str) -> str:
-    """Returns a line right of the cursor; of a very long one the beginning."""
-    return line[: cheap_end(line, 0, most_chars=_LINE_CHARS_EACH_SIDE, most_signs=_LINE_SIGNS_EACH_SIDE)]
+def near_start(text: str, *, most_chars: int = _LINE_CHARS_EACH_SIDE, most_signs: int = _LINE_SIGNS_EACH_SIDE) -> str:
+    """Returns the beginning of a text, by default of a line: at most so many characters, brackets and quotes."""
+    end = min(len(text), most_chars)
+    while end and sum(text.count(sign, 0, end) for sign in SIGNS) > most_signs:
+        end //= 2
+    return text[:end]
 
 
 def normalize_newlines(text: str) -> str:

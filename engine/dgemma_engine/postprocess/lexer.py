@@ -157,8 +157,9 @@ def language_named(language_id: str) -> Language:
 CLOSER_OF = {"(": ")", "[": "]", "{": "}"}
 OPENER_OF = {closer: opener for opener, closer in CLOSER_OF.items()}
 _BRACKETS = "()[]{}"
-# Signs, brackets and quotes: one takes as long to read as 100 other characters.
-_SIGNS = _BRACKETS + "\"'`"
+SIGNS = _BRACKETS + "\"'`"
+"""Brackets and quotes: one takes as long to read as 100 other characters."""
+
 _QUOTES = frozenset("\"'`")
 
 
@@ -232,26 +233,6 @@ def lines_inside(text: str, language: Language) -> list[tuple[int, int]]:
         if piece and text.find("\n", piece.start(), end) >= 0:
             spans.append((piece.start(), end))
     return spans
-
-
-def cheap_start(text: str, start: int, end: int, *, most_chars: int, most_signs: int) -> int:
-    """Returns from where on `text[start:end]` is read: at most `most_chars` characters with `most_signs` signs."""
-    start = max(start, end - most_chars)
-    while start < end and _num_signs(text, start, end) > most_signs:
-        start = (start + end + 1) // 2
-    return start
-
-
-def cheap_end(text: str, start: int, *, most_chars: int, most_signs: int) -> int:
-    """Returns up to where `text[start:]` is read: at most `most_chars` characters with `most_signs` signs."""
-    end = min(len(text), start + most_chars)
-    while start < end and _num_signs(text, start, end) > most_signs:
-        end = (start + end) // 2
-    return end
-
-
-def _num_signs(text: str, start: int, end: int) -> int:
-    return sum(text.count(sign, start, end) for sign in _SIGNS)
 
 
 def _delimiter(piece: str, language: Language) -> str:

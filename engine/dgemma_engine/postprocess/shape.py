@@ -1,22 +1,41 @@
 """Shapes a candidate: a cleaned text -> the text that is shown, and how much of the line's rest it replaces.
 
-Applies the rules in order, each from its own module. A candidate is shaped once, before it is ranked, so that its score
-belongs to the text that the user sees. Standard library only.
+Cuts what an answer repeats of the document, lines above and below the cursor and the rest of the cursor's line, and
+applies the rules of extent, indentation and brackets, each from its own module. `clean_candidate` cuts such copies as
+they were written; here indentation and block have been corrected, and the document's own lines count. A candidate is
+shaped once, before it is ranked, so that its score belongs to the text that the user sees. Standard library only.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
-from dgemma_engine.postprocess.brackets import with_closed_brackets, with_closed_strings, without_closed_twice
+from dgemma_engine.postprocess.brackets import (
+    num_unbalanced,
+    with_closed_ends,
+    without_closed_twice,
+)
+from dgemma_engine.postprocess.clean_candidate import splits_word
 from dgemma_engine.postprocess.cursor_context import CursorContext, normalize_newlines, opens_block
-from dgemma_engine.postprocess.deduplicate import num_covered, without_next_lines, without_repetition
 from dgemma_engine.postprocess.extent import columns, cut_outside, cut_to_block
 from dgemma_engine.postprocess.indent_style import indent_of
 from dgemma_engine.postprocess.indentation import with_document_indentation
 from dgemma_engine.protocol.messages import Context, Extent
+
+_LETTER = re.compile(r"[^\W\d_]")
+_LINES_ABOVE = 32
+_LONGEST_UNIT = 8
+_COPIES = 3
+# Tables and lists of equal items are written by people.
+_COPIES_OF_ITEMS = 6
+_BRACKETS = " \t()[]{};,"
+_PUNCTUATION = frozenset("{)]}>\"'`:;, \t")
+_CHARS_EACH_SIDE = 1_000
+# Counting brackets takes time in proportion to the line; only a line that repeats one piece has more candidates.
+_MOST_SHORT, _MOST_LONG = 16, 48
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,8 +92,7 @@ def shape_completion(middle: str, around: CursorContext, extent: Extent) -> Shap
     if not (middle if added is None else added).strip():
         # At most blank lines before what stands there already.
         return _NOTHING
-    middle = with_closed_strings(middle, around, covered=covered)
-    middle = with_closed_brackets(middle, around, covered=covered)
+    middle = with_closed_ends(middle, around, covered=covered)
     if "\n" in middle and around.rest[covered:].strip():
         # What closes the block stands on a line of its own.
         middle = f"{middle.rstrip()}\n{indent_of(around.before)}"
@@ -102,7 +120,7 @@ def shape_fill(middle: str, around: CursorContext, extent: Extent, *, least_colu
         middle = middle.rstrip()
     if not middle.strip() or _lacks_body(middle, around):
         return _NOTHING
-    return ShapedText(text=with_closed_brackets(with_closed_strings(middle, around), around))
+    return ShapedText(text=with_closed_ends(middle, around))
 
 
 def without_covered(text: str, covered: int, suffix: str) -> str | None:
@@ -115,6 +133,93 @@ def without_covered(text: str, covered: int, suffix: str) -> str | None:
     """
     replaced = suffix[:covered]
     return text.removesuffix(replaced) if text.endswith(replaced) else None
+
+
+def without_repetition(middle: str, around: CursorContext) -> str:
+    """Cuts `middle` before a line or group of lines that would be repeated once too often.
+
+    Three equal ones after each other are too many, six of a list. What has no letters may recur, and so may what the
+    user has begun to type.
+
+    Args:
+        middle: what is to be inserted at the cursor.
+        around: text around the cursor.
+    """
+    if around.rest.strip():
+        return middle
+    above = [line.rstrip() for line in around.lines_above[-_LINES_ABOVE:]]
+    said = (around.before + middle).split("\n")
+    lines = above + [line.rstrip() for line in said]
+    first = len(above) + bool(around.before.strip())
+    for end in range(first + 1, len(lines) + 1):
+        for size in range(1, min(_LONGEST_UNIT, end - first) + 1):
+            unit = lines[end - size : end]
+            copies = _COPIES_OF_ITEMS if unit and unit[-1].endswith(",") else _COPIES
+            if end < size * copies or not unit[-1] or not _LETTER.search("\n".join(unit)):
+                continue
+            if all(lines[end - size * (copy + 1) : end - size * copy] == unit for copy in range(1, copies)):
+                kept = "\n".join(said[: end - size - len(above)])
+                return kept[len(around.before) :].rstrip()
+    return middle
+
+
+def without_next_lines(middle: str, around: CursorContext) -> str:
+    """Drops the end of `middle` from the first line on that repeats the lines below the cursor.
+
+    Indentation counts. The last of several such lines may have been cut short by the answer's end. A line of brackets
+    alone is repeated in good code too; `brackets` decides whether it may be.
+
+    Args:
+        middle: what is to be inserted at the cursor.
+        around: text around the cursor.
+    """
+    below = [line.rstrip() for line in around.lines_below if line.strip()]
+    lines = (around.before + middle).split("\n")
+    for index, line in enumerate(lines):
+        if not line.strip(_BRACKETS):
+            continue
+        tail = [line.rstrip() for line in lines[index:] if line.strip()]
+        there = below[: len(tail)]
+        is_cut_short = len(tail) == len(there) > 1 and tail[:-1] == there[:-1] and there[-1].startswith(tail[-1])
+        if (tail == there or is_cut_short) and (index > 0 or not around.rest.strip()):
+            kept = "\n".join(lines[:index])
+            return kept[len(around.before) :] if index else ""
+    return middle
+
+
+def num_covered(*, before: str, middle: str, rest: str) -> int:
+    """Returns how many characters of `rest` the completion replaces, because `middle` repeats them.
+
+    The rest is compared by brackets and quotes, so that `foo(|)` never becomes `foo(a))`. An answer of several lines
+    replaces only characters that close brackets and strings. Of the parts that `middle` really repeats, the one that
+    leaves fewest brackets and quotes open wins, the longest among equals.
+
+    Args:
+        before: the line left of the cursor.
+        middle: what is to be inserted at the cursor.
+        rest: the line right of the cursor.
+    """
+    if not rest.strip() or ("\n" in middle and not _PUNCTUATION.issuperset(rest)):
+        return 0
+    # A minified file is one line: distant text must not cost time at every key.
+    before, rest = before[-_CHARS_EACH_SIDE:], rest[:_CHARS_EACH_SIDE]
+    covered, fewest = 0, num_unbalanced(before + middle + rest)
+    candidates: list[tuple[int, bool]] = []
+    for count in range(1, min(len(rest), len(middle)) + 1):
+        said = rest[:count]
+        repeated = middle.endswith(said) and not splits_word(before + middle, rest, count)
+        characters = iter(middle)
+        # Punctuation counts, whose characters stand in the middle in the same order.
+        is_said = _PUNCTUATION.issuperset(said) and all(character in characters for character in said)
+        if repeated or is_said:
+            candidates.append((count, repeated))
+    for count, repeated in candidates[:_MOST_SHORT] + candidates[_MOST_SHORT:][-_MOST_LONG:]:
+        unbalanced = num_unbalanced(before + middle + rest[count:])
+        # Of `);` the semicolon, too, which pairs with nothing.
+        goes_on = covered > 0 and middle.endswith(rest[count - 1])
+        if unbalanced < fewest or (unbalanced == fewest and (repeated or goes_on)):
+            covered, fewest = count, unbalanced
+    return covered
 
 
 def _lacks_body(middle: str, around: CursorContext) -> bool:

@@ -6,9 +6,8 @@ document that follows its edits. Needs no tokens and no model.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import accumulate
-from operator import attrgetter
 
 from dgemma_engine.bounded_store import MOST_DOCUMENTS, BoundedStore
 from dgemma_engine.prompt_lookup.context_match import Cut, Surroundings
@@ -36,25 +35,15 @@ class Seed:
     count: int
 
 
+@dataclass(slots=True, eq=False)
 class _Document:
     """The index of one document, and what it was made from."""
 
-    __slots__ = ("above", "below", "index", "num_characters", "snippets")
-
-    def __init__(self) -> None:
-        self.index = NgramIndex()
-        self.above = self.below = ""
-        self.snippets: tuple[str, ...] = ()
-        self.num_characters = 0
-
-    def update(self, above: str, below: str, snippets: tuple[str, ...]) -> None:
-        if (above, below) != (self.above, self.below):
-            self.index.update(above=above.splitlines(), below=below.splitlines())
-            self.above, self.below = above, below
-        if snippets != self.snippets:
-            self.index.update_snippets(snippets)
-            self.snippets = snippets
-        self.num_characters = len(above) + len(below) + sum(map(len, snippets))
+    index: NgramIndex = field(default_factory=NgramIndex)
+    above: str = ""
+    below: str = ""
+    snippets: tuple[str, ...] = ()
+    num_characters: int = 0
 
 
 class SeedStore:
@@ -82,9 +71,7 @@ class SeedStore:
                 raise ValueError(f"{name}={value} must not be negative")
         self._share = min(max_characters, document_characters) // 3
         self._max_places = max_places
-        self._documents: BoundedStore[str, _Document] = BoundedStore(
-            num_documents, weigh=attrgetter("num_characters"), max_weight=max_characters
-        )
+        self._documents: BoundedStore[str, _Document] = BoundedStore(num_documents, max_weight=max_characters)
 
     @property
     def num_characters(self) -> int:
@@ -112,9 +99,14 @@ class SeedStore:
         # The most relevant ones that fit, least relevant first.
         sizes = accumulate(len(snippet.text) for snippet in reversed(context.snippets))
         num_fitting = sum(size <= share for size in sizes)
-        snippets = context.snippets[len(context.snippets) - num_fitting :]
-        document.update(above, below, tuple(snippet.text for snippet in snippets))
-        self._documents.put(context.document, document)
+        snippets = tuple(snippet.text for snippet in context.snippets[len(context.snippets) - num_fitting :])
+        if (above, below) != (document.above, document.below):
+            document.index.update(above=above.splitlines(), below=below.splitlines())
+        if snippets != document.snippets:
+            document.index.update_snippets(snippets)
+        document.above, document.below, document.snippets = above, below, snippets
+        document.num_characters = len(above) + len(below) + sum(map(len, snippets))
+        self._documents.put(context.document, document, weight=document.num_characters)
         surroundings = Surroundings(cut, document.index, context.extent)
         places = sorted(surroundings.places(self._max_places), key=lambda place: -place.before)[:_MAX_FINISHED]
         seeds: dict[str, Seed] = {}

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import chain, islice
 from typing import Self
 
@@ -16,6 +17,7 @@ from dgemma_engine.prompt_lookup.ngram_index import (
     GRAM_SIZES,
     LINE_BREAK,
     MAX_LINE_CHARACTERS,
+    REACH_LINES,
     STEM_CHARACTERS,
     Line,
     NgramIndex,
@@ -117,18 +119,30 @@ class Surroundings:
         self._cut, self._index = cut, index
         self._is_blank, self._is_line_end = not cut.before.strip(), not cut.rest.strip()
         self._is_block = extent is Extent.BLOCK
-        self._above, self._below = index.above.nearest(), index.below.nearest()
+        # The nearest lines that are not blank.
+        self._above, self._below = (
+            next((line for line in reversed(run.lines[-REACH_LINES:]) if line.text), None)
+            for run in (index.above, index.below)
+        )
         typed = lexemes_of(cut.before)
         self._word = typed[-1] if typed and is_word(cut.before[-1]) else ""
         self._typed = typed[:-1] if self._word else typed
         above = self._above.lexemes_before(len(self._above.lexemes)) if self._above else ()
         self._before = list(islice(chain(reversed(self._typed), [LINE_BREAK], above), _MAX_BEFORE))
-        rest = () if self._is_line_end else (*lexemes_of(cut.rest), LINE_BREAK)
+
+    @cached_property
+    def _after(self) -> list[str]:
+        """The lexemes after the cursor; read only where a place was found."""
+        rest = () if self._is_line_end else (*lexemes_of(self._cut.rest), LINE_BREAK)
         below = self._below.lexemes_from(0) if self._below else ()
-        self._after = list(islice(chain(rest, below), _MAX_AFTER))
-        # After what is typed on a line, the next line may well begin with the same.
-        is_open = self._is_blank or not self._is_line_end
-        self._suffix = lexemes_of(f"{cut.rest}\n{cut.below[:_SUFFIX_CHARACTERS]}") if is_open else ()
+        return list(islice(chain(rest, below), _MAX_AFTER))
+
+    @cached_property
+    def _suffix(self) -> tuple[str, ...]:
+        """The lexemes that a middle must not repeat; empty where the next line may well begin like the middle."""
+        if self._is_line_end and not self._is_blank:
+            return ()
+        return lexemes_of(f"{self._cut.rest}\n{self._cut.below[:_SUFFIX_CHARACTERS]}")
 
     def places(self, limit: int) -> list[MatchSite]:
         """Returns places where enough matches before the cursor, after comparing at most `limit`."""
@@ -150,26 +164,20 @@ class Surroundings:
 
     def _candidates(self, limit: int) -> Iterator[tuple[Line, int]]:
         """Yields lines and the lexeme a middle would begin with, the longest runs of lexemes in common first."""
-        if self._typed or len(self._word) >= STEM_CHARACTERS:
-            last = self._typed[-1] if self._typed else LINE_BREAK
-            for line in self._near((LINE_BREAK, *self._typed), limit):
-                stream = (LINE_BREAK, *line.lexemes, "")
-                for start in range(len(line.lexemes) + 1):
-                    if stream[start] == last and stream[start + 1].startswith(self._word):
-                        yield line, start
-        elif self._above:
-            for above in self._near((*self._above.lexemes, LINE_BREAK), limit):
-                line = above.next()
-                if line and line.lexemes and line.lexemes[0].startswith(self._word):
+        has_stem = len(self._word) >= STEM_CHARACTERS
+        is_begun = bool(self._typed) or has_stem
+        above = (*self._above.lexemes, LINE_BREAK) if self._above else tuple[str, ...]()
+        before = (LINE_BREAK, *self._typed) if is_begun else above
+        grams = [before[-size:] for size in GRAM_SIZES if size <= len(before)]
+        for gram in [stem_gram(before[-1], self._word)] if has_stem else grams:
+            for near in self._index.near(gram, limit=limit):
+                if is_begun:
+                    stream = (LINE_BREAK, *near.lexemes, "")
+                    for start in range(len(near.lexemes) + 1):
+                        if stream[start] == before[-1] and stream[start + 1].startswith(self._word):
+                            yield near, start
+                elif (line := near.next()) and line.lexemes and line.lexemes[0].startswith(self._word):
                     yield line, 0
-
-    def _near(self, stream: tuple[str, ...], limit: int) -> Iterator[Line]:
-        if len(self._word) >= STEM_CHARACTERS:
-            yield from self._index.near(stem_gram(stream[-1], self._word), limit=limit)
-            return
-        for size in GRAM_SIZES:
-            if size <= len(stream):
-                yield from self._index.near(stream[-size:], limit=limit)
 
     def middles(self, place: MatchSite) -> list[Continuation]:
         """Returns what to insert at the cursor so that it continues like the place: at most a line and a block."""

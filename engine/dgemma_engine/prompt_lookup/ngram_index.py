@@ -25,7 +25,8 @@ GRAM_SIZES = (4, 2)
 STEM_CHARACTERS = 3
 
 _MAX_SORTED = 1_024
-_REACH_LINES = 32
+REACH_LINES = 32
+"""Lines around a line that are its neighbours."""
 
 
 def lexemes_of(text: str) -> tuple[str, ...]:
@@ -91,7 +92,7 @@ class Line:
     def neighbours(self, direction: int) -> Iterator[Line]:
         """Yields the next few lines, blank ones too, in reading order (`direction` 1) or against it (-1)."""
         lines, step = self.run.lines, direction * self.run.step
-        stop = min(len(lines), self.at + _REACH_LINES + 1) if step > 0 else max(-1, self.at - _REACH_LINES - 1)
+        stop = min(len(lines), self.at + REACH_LINES + 1) if step > 0 else max(-1, self.at - REACH_LINES - 1)
         for at in range(self.at + step, stop, step):
             yield lines[at]
 
@@ -138,10 +139,6 @@ class LineRun:
         self.lines: list[Line] = []
         self.step = step
         self.rank = rank
-
-    def nearest(self) -> Line | None:
-        """Returns the last of the last few lines that is not blank."""
-        return next((line for line in reversed(self.lines[-_REACH_LINES:]) if line.text), None)
 
 
 class NgramIndex:

@@ -1,1 +1,1 @@
-"""Prompts: the fill-in-the-middle prompt and the caches of encoded prefixes."""
+"""Prompts: the caches of encoded ones."""

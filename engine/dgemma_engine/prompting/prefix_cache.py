@@ -62,9 +62,7 @@ class PromptStore:
         self._model = model
         self._parallel_tokens = parallel_tokens
         self.in_use: set[str] = set()
-        self._prompts: BoundedStore[str, _Prompt] = BoundedStore(
-            num_documents, weigh=lambda prompt: prompt.cache.num_bytes, max_weight=max_bytes, kept=self.in_use
-        )
+        self._prompts: BoundedStore[str, _Prompt] = BoundedStore(num_documents, max_weight=max_bytes, kept=self.in_use)
 
     def num_encoded(self, document: str) -> int:
         """Returns how many tokens the last call for a document found missing."""
@@ -108,7 +106,7 @@ class PromptStore:
         prompt.cache.settle()
         # Until the new tokens are encoded the cache must not claim more than it holds.
         prompt.ids = ids[:shared]
-        self._prompts.put(document, prompt)
+        self._prompts.put(document, prompt, weight=prompt.cache.num_bytes)
         prompt.num_encoded = len(ids) - shared
         if prompt.parallel_ids != tuple(parallel_ids):
             yield

@@ -153,10 +153,6 @@ class DraftSpan(Message):
     confidence: float
     settled: bool
 
-    def __post_init__(self) -> None:
-        if not 0.0 <= self.confidence <= 1.0:
-            raise ValueError(f"{self.confidence=} must be between 0 and 1")
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Draft(Message):
@@ -181,6 +177,9 @@ class Draft(Message):
             raise ValueError(f"{self.step=} must not be negative")
         if self.steps_limit < 0:
             raise ValueError(f"{self.steps_limit=} must not be negative")
+        for span in self.spans:
+            if not 0.0 <= span.confidence <= 1.0:
+                raise ValueError(f"{span.confidence=} must be between 0 and 1")
         if self.text != "".join(span.text for span in self.spans):
             # Without the texts: they are the user's, and this message may be logged.
             raise ValueError("Draft.text must be the texts of Draft.spans joined")
@@ -210,12 +209,6 @@ class Candidate(Message):
     num_tokens: int = 0
     is_cut: bool = False
 
-    def __post_init__(self) -> None:
-        if not 0.0 <= self.score <= 1.0:
-            raise ValueError(f"{self.score=} must be between 0 and 1")
-        if self.num_tokens < 0:
-            raise ValueError(f"{self.num_tokens=} must not be negative")
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AdapterUse(Message):
@@ -228,10 +221,6 @@ class AdapterUse(Message):
 
     root: str = ""
     fault: str = ""
-
-    def __post_init__(self) -> None:
-        if self.fault and not self.root:
-            raise ValueError(f"{self.fault=} needs a root")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -278,8 +267,15 @@ class Infill(Message):
             raise ValueError(f"{self.forwards=} must not be negative")
         if not 0 <= self.encoded_tokens <= self.prompt_tokens:
             raise ValueError(f"{self.encoded_tokens=} must be between 0 and {self.prompt_tokens=}")
+        for candidate in self.candidates:
+            if not 0.0 <= candidate.score <= 1.0:
+                raise ValueError(f"{candidate.score=} must be between 0 and 1")
+            if candidate.num_tokens < 0:
+                raise ValueError(f"{candidate.num_tokens=} must not be negative")
         best = self.candidates[0] if self.text and self.candidates else self
         if (best.text, best.covered) != (self.text, self.covered):
             raise ValueError("Infill.text and Infill.covered must be those of the first of Infill.candidates")
         if self.unlikely and not self.text:
             raise ValueError(f"{self.unlikely=} needs a text")
+        if self.adapter.fault and not self.adapter.root:
+            raise ValueError(f"{self.adapter.fault=} needs a root")

@@ -83,29 +83,29 @@ class StageTimer:
 
 
 class DurationEstimator:
-    """Moving averages of durations, by stage, and whether the last ones are far above the least average."""
+    """Moving averages of durations, by stage, and whether the last ones are far above the least average.
+
+    Attributes:
+        mean_s: expected duration of each stage that was measured.
+    """
 
     def __init__(self) -> None:
-        self._mean_s: dict[str, float] = {}
+        self.mean_s: dict[str, float] = {}
         self._least_mean_s: dict[str, float] = {}
         self._slow_in_a_row: dict[str, int] = {}
 
     def add(self, stage: str, seconds: float) -> None:
         """Adds one duration to the average."""
-        mean_s = self._mean_s.get(stage, seconds)
+        mean_s = self.mean_s.get(stage, seconds)
         mean_s += _NEWEST * (seconds - mean_s)
         least_s = min(mean_s, self._least_mean_s.get(stage, mean_s))
-        self._mean_s[stage], self._least_mean_s[stage] = mean_s, least_s
+        self.mean_s[stage], self._least_mean_s[stage] = mean_s, least_s
         is_slow = seconds > _SLOW_FACTOR * least_s
         self._slow_in_a_row[stage] = self._slow_in_a_row.get(stage, 0) + 1 if is_slow else 0
 
     def is_slow(self, stage: str) -> bool:
         """Whether the last 4 durations of a stage were each more than 10 times its least average."""
         return self._slow_in_a_row.get(stage, 0) >= _SLOW_IN_A_ROW
-
-    def expected_s(self, stage: str) -> float:
-        """Returns the expected duration of a stage; 0 before the first measurement."""
-        return self._mean_s.get(stage, 0.0)
 
 
 class LatencyStats:

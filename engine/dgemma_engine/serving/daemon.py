@@ -1,7 +1,7 @@
 """The resident engine: one process that answers every client of one user over a local socket.
 
-Turns messages on the socket into jobs of the device thread and back, sends drafts to the client that asked for them,
-and ends on request or after the idle timeout. Does no device work and holds no model.
+Accepts connections, announces the progress of loading, and ends on request or after the idle timeout. Does no device
+work and holds no model.
 """
 
 from __future__ import annotations
@@ -12,8 +12,6 @@ import logging
 import os
 import signal
 import time
-from dataclasses import replace
-from functools import partial
 from typing import Any
 
 from pygls.exceptions import JsonRpcInvalidParams
@@ -23,17 +21,14 @@ from dgemma_engine.ipc.json_rpc import STREAM_LIMIT_BYTES, Peer
 from dgemma_engine.ipc.lock_file import EngineLock
 from dgemma_engine.protocol.definition_messages import DEFINITIONS, DefinitionsQuery
 from dgemma_engine.protocol.handshake import HELLO, PROTOCOL, Hello
-from dgemma_engine.protocol.messages import INFILL, Context
 from dgemma_engine.protocol.status_messages import PROGRESS, STATUS, STOP, EngineState, Progress
-from dgemma_engine.protocol.trace_messages import TRACE
+from dgemma_engine.serving.client_connection import ClientConnection
 from dgemma_engine.serving.definition_worker import DefinitionWorker
 from dgemma_engine.serving.device_thread import DeviceThread
 from dgemma_engine.serving.engine_status import Chosen, engine_status
 from dgemma_engine.serving.idle_timeout import IdleTimeout
 from dgemma_engine.serving.infill_engine import Load
-from dgemma_engine.serving.job_reply import DraftSender, answer_of
 from dgemma_engine.serving.malloc_trim import trim_when_idle
-from dgemma_engine.tracing.recorder import Recorder
 
 _log = logging.getLogger(__name__)
 
@@ -104,7 +99,8 @@ class _Daemon:
         self._stop = stop
         self._loop = asyncio.get_running_loop()
         self._started_s = time.monotonic()
-        self._peers: set[Peer] = set()
+        # The connections, and the tasks that read from them.
+        self._peers: dict[Peer, asyncio.Task[None]] = {}
         self._owners = itertools.count(1)
         self._device = DeviceThread(
             load,
@@ -154,41 +150,19 @@ class _Daemon:
             _log.warning("the device thread is still at work; ending without it")
         _log.info("engine %s ends", os.getpid())
 
-    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        owner = next(self._owners)
-
-        async def infill(params: Any) -> dict[str, Any]:
-            context = _read_context(params, owner)
-            drafts = DraftSender(peer, writer)
-            job = self._device.submit(owner, context, drafts.send_from_thread if context.drafts else None)
-            try:
-                return (await answer_of(job, self._device)).to_wire()
-            finally:
-                drafts.close()
-
-        requests = {
-            INFILL: infill,
-            TRACE: partial(self._trace, owner=owner),
-            DEFINITIONS: self._definitions,
-            STATUS: self._status,
-            STOP: self._stop_engine,
-        }
-        peer = Peer(reader, writer, requests=requests)
-        self._peers.add(peer)
+    def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        requests = {DEFINITIONS: self._definitions, STATUS: self._status, STOP: self._stop_engine}
+        peer = ClientConnection(next(self._owners), self._device, reader, writer, requests=requests).peer
+        self._peers[peer] = asyncio.create_task(peer.run())
+        self._peers[peer].add_done_callback(lambda _reading: self._disconnected(peer))
         self._update_idle_timeout()
         # Not as a part of the progress: a client of an older version refuses messages with fields it does not know.
         peer.notify(HELLO, Hello(protocol=PROTOCOL).to_wire())
         peer.notify(PROGRESS, self._device.progress.to_wire())
-        try:
-            await peer.run()
-        finally:
-            self._peers.discard(peer)
-            self._update_idle_timeout()
 
-    async def _trace(self, params: Any, *, owner: int) -> dict[str, Any]:
-        recorder = Recorder(time.monotonic)
-        job = self._device.submit(owner, _read_context(params, owner), recorder=recorder)
-        return recorder.trace(await answer_of(job, self._device)).to_wire()
+    def _disconnected(self, peer: Peer) -> None:
+        del self._peers[peer]
+        self._update_idle_timeout()
 
     async def _definitions(self, params: Any) -> dict[str, Any]:
         try:
@@ -230,12 +204,3 @@ class _Daemon:
     def _end_unused(self) -> None:
         _log.info("no client is left; the engine ends")
         self._stop.set()
-
-
-def _read_context(params: Any, owner: int) -> Context:
-    """Reads a request; its document's name gets the connection's number, since two windows differ in what was typed."""
-    try:
-        context = Context.from_wire(params)
-    except ValueError as error:
-        raise JsonRpcInvalidParams(" ".join(str(error).split())) from None
-    return replace(context, document=f"{owner}/{context.document}")

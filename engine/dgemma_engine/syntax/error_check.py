@@ -91,12 +91,10 @@ class SyntaxStore:
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self._grammars = Grammars(clock=clock)
-        self._documents: BoundedStore[tuple[str, str], Parsed] = BoundedStore(
-            num_documents, weigh=lambda parsed: len(parsed.source), max_weight=max_bytes
-        )
+        self._documents: BoundedStore[tuple[str, str], Parsed] = BoundedStore(num_documents, max_weight=max_bytes)
 
     def check(self, context: Context) -> SyntaxCheck:
-        """Parses the document with nothing in the hole.
+        """Parses the document with nothing in the hole: the whole blocks before and after it that are near enough.
 
         Args:
             context: document, text around the hole, language id and path. A non-empty language id decides; the
@@ -105,11 +103,22 @@ class SyntaxStore:
         """
         grammar = self._grammars.get(context.language, context.path)
         name = "" if grammar is None else grammar.name
-        before, after = _near_hole(context)
+        text, rest = context.prefix, context.suffix[:_CHARS_EACH_SIDE]
+        # In jumps: most keystrokes leave the cut alone.
+        far = max(0, len(text) - _CHARS_EACH_SIDE) // _JUMP * _JUMP
+        # Whoever sent the text may have cut it too: a file does not begin inside a block, and where it ends is not
+        # known. Begun inside a docstring, all code is string and all strings are code; so it is cut at outermost lines.
+        if far or (len(text) > _CHARS_KEPT and text[:1].isspace()):
+            outermost = _OUTERMOST_LINE.search(text, far)
+            text = text[outermost.start() if outermost else far :]
+        if ends := deque(_OUTERMOST_LINE.finditer(rest, max(_CHARS_KEPT, len(rest) - _JUMP)), maxlen=1):
+            rest = rest[: ends[0].start()]
+        # A lone surrogate becomes a question mark.
+        before, after = text.encode("utf-8", "replace"), rest.encode("utf-8", "replace")
         last = self._documents.pop((context.document, name))
         document = None if grammar is None else grammar.parse(before + after, last, budget_s=_DOCUMENT_BUDGET_S)
         if document is not None:
-            self._documents.put((context.document, name), document)
+            self._documents.put((context.document, name), document, weight=len(document.source))
         num_errors = 0 if document is None else _num_errors(document.tree)
         return SyntaxCheck(grammar=grammar, before=before, after=after, document=document, num_errors=num_errors)
 
@@ -126,21 +135,3 @@ def _num_errors(tree: Tree) -> int:
         if node.has_error:
             nodes.extend(reversed(node.children))
     return num_errors
-
-
-def _near_hole(context: Context) -> tuple[bytes, bytes]:
-    """Returns the whole blocks before and after the hole that are near enough, in UTF-8.
-
-    Begun inside a docstring, all code is string and all strings are code; so the cuts are put at outermost lines.
-    """
-    before, after = context.prefix, context.suffix[:_CHARS_EACH_SIDE]
-    # In jumps: most keystrokes leave the cut alone.
-    far = max(0, len(before) - _CHARS_EACH_SIDE) // _JUMP * _JUMP
-    # Whoever sent the text may have cut it too: a file does not begin inside a block, and where it ends is not known.
-    if far or (len(before) > _CHARS_KEPT and before[:1].isspace()):
-        outermost = _OUTERMOST_LINE.search(before, far)
-        before = before[outermost.start() if outermost else far :]
-    if last := deque(_OUTERMOST_LINE.finditer(after, max(_CHARS_KEPT, len(after) - _JUMP)), maxlen=1):
-        after = after[: last[0].start()]
-    # A lone surrogate becomes a question mark.
-    return before.encode("utf-8", "replace"), after.encode("utf-8", "replace")

@@ -10,8 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from dgemma_engine.tokenization.token_healing import Boundary
-from dgemma_engine.tokenization.tokenizer import Tokenizer
-from dgemma_engine.tokenization.vocabulary_index import Spelling
+from dgemma_engine.tokenization.tokenizer import Spelling, Tokenizer
 
 # Characters before the cursor that are tokenized: the last token is the same with more.
 _TAIL_CHARACTERS = 256

@@ -1,17 +1,21 @@
-"""Where the text around a cursor is cut so that a tokenizer cuts it as it does in whole files: strings to strings.
+"""Token healing: where the text around a cursor is cut so that a tokenizer cuts it as it does in whole files.
 
 A cursor stands in mid-word, after an opening bracket or a space, where tokens straddle it. What a token may straddle
-is taken off the prefix (`opening`) and off the suffix (`closing`); the middle then has to begin and end with it. Knows
-no tokens: the rules hold for byte-level BPEs that give a word the space before it and for Gemma's SentencePiece alike.
+is taken off the prefix (`opening`) and off the suffix (`closing`); the middle then has to begin and end with it. These
+rules know no tokens: they hold for byte-level BPEs that give a word the space before it and for Gemma's SentencePiece
+alike. A middle is bound by text, not by tokens: `conf` may be the beginning of the token `config`. `openings` and
+`closings` give the tokens to clamp, and the choice at the edge of the free text. Knows no model and no canvas.
 """
 
 from __future__ import annotations
 
 import string
 import unicodedata
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from itertools import islice, takewhile
+from itertools import accumulate, islice, takewhile
+
+from dgemma_engine.tokenization.tokenizer import Spelling
 
 # Longest text taken off either side; what is longer is no word anyone types, and costs canvas positions.
 _MAX_CHARACTERS = 64
@@ -41,6 +45,36 @@ class Boundary:
     suffix: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Opening:
+    """One way to begin a middle.
+
+    Attributes:
+        given_ids: clamped at the row's start.
+        first_ids: what the position after them may take, the plainest first; None if anything.
+    """
+
+    given_ids: tuple[int, ...]
+    first_ids: tuple[int, ...] | None
+
+    def allowed(self, ids: Sequence[int]) -> tuple[int, ...] | None:
+        """Returns the tokens that may follow `ids`, which begin with the given ones; None if anything."""
+        return self.first_ids if len(ids) == len(self.given_ids) else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Closing:
+    """One way to end a middle whose length is fixed.
+
+    Attributes:
+        last_ids: what the last free position may take; None if anything.
+        given_ids: clamped after it.
+    """
+
+    last_ids: tuple[int, ...] | None
+    given_ids: tuple[int, ...]
+
+
 def back_off(prefix: str, suffix: str) -> Boundary:
     """Moves both sides of a cursor back to token boundaries.
 
@@ -63,12 +97,17 @@ def back_off(prefix: str, suffix: str) -> Boundary:
     Returns:
         Its `prefix + opening` and `closing + suffix` are the arguments.
     """
-    size = (
-        _indent_size(prefix)
-        or _word_piece_size(prefix)
-        or _punctuation_piece_size(prefix)
-        or _space_size(prefix, len(prefix))
-    )
+    size = _run(reversed(prefix), " \t".__contains__)
+    if not size or prefix[-size - 1 : -size] not in ("", "\n", "\r"):
+        size = _run(reversed(prefix), _is_word)
+        if not size:
+            size = _run(reversed(prefix), _PUNCTUATION.__contains__)
+            if size and (size > _MAX_PUNCTUATION or prefix[-1] not in _JOINING):
+                return Boundary(prefix=prefix, opening="", closing="", suffix=suffix)
+        # Gemma merges a dot with the underscores after it, but not with letters.
+        end = len(prefix) - size
+        has_dot = prefix.endswith("._", 0, end + 1)
+        size += has_dot or (prefix.endswith(" ", 0, end) and not prefix.endswith("  ", 0, end))
     if size > _MAX_CHARACTERS:
         size = 0
     start = len(prefix) - size
@@ -94,30 +133,57 @@ def trimmed(text: str, boundary: Boundary) -> str | None:
     return text[len(opening) : len(text) - len(closing)]
 
 
-def _indent_size(prefix: str) -> int:
-    size = _run(reversed(prefix), " \t".__contains__)
-    return size if size and prefix[-size - 1 : -size] in ("", "\n", "\r") else 0
+def openings(begun: str, spelling: Spelling) -> list[Opening]:
+    """Returns one or two ways to begin a middle with `begun`, the likelier first.
+
+    The tokens of `begun` are clamped but for the last few, and the first free token has to begin with their text. The
+    first way leaves as many open as a token of the vocabulary covers: all of ` conf`, because of ` config`; of
+    `max_len` what follows `max_`. The second leaves the last one open, which suits every text that begins with `begun`.
+
+    They do not hold every way in which a tokenizer may cut a text that begins with `begun`: with `mem` a token, both
+    begin with all of `mem`, where `memory` may be cut as `me` and `mory`. Such a text is spelled otherwise, not lost.
+
+    The first way's `given_ids` begin the second's, so they may as well go into the prompt.
+
+    Args:
+        begun: text the middle has to begin with; empty for a middle that is free.
+        spelling: of the model's tokens.
+
+    Returns:
+        At least one way. For text that the tokenizer cannot spell exactly, one that binds nothing.
+    """
+    ids = spelling.tokenizer.encode(begun)
+    ids = ids if spelling.tokenizer.decode(ids) == begun else []
+    texts = [spelling.text_of(token_id) for token_id in ids]
+    rests: list[str | None] = list(accumulate(reversed(texts), lambda rest, text: rest and text and text + rest))
+    choices = [
+        Opening(given_ids=tuple(ids[:count]), first_ids=tuple(first_ids))
+        for count, rest in enumerate(reversed(rests))
+        if rest and (first_ids := spelling.starting_with(rest))
+    ]
+    return choices[:1] + choices[1:][-1:] or [Opening(given_ids=tuple(ids), first_ids=None)]
 
 
-def _word_piece_size(prefix: str) -> int:
-    size = _run(reversed(prefix), _is_word)
-    start = len(prefix) - size
-    # Gemma merges a dot with the underscores after it, but not with letters.
-    if prefix.endswith("._", 0, start + 1):
-        return size + 1
-    return size and size + _space_size(prefix, start)
+def closings(left: str, spelling: Spelling) -> list[Closing]:
+    """Returns one or two ways to end a middle with `left`: `openings` read backwards.
 
+    Args:
+        left: text the middle has to end with; empty for a middle that is free.
+        spelling: of the model's tokens.
 
-def _punctuation_piece_size(prefix: str) -> int:
-    size = _run(reversed(prefix), _PUNCTUATION.__contains__)
-    if not 0 < size <= _MAX_PUNCTUATION or prefix[-1] not in _JOINING:
-        return 0
-    return size + _space_size(prefix, len(prefix) - size)
-
-
-def _space_size(prefix: str, end: int) -> int:
-    """Returns 1 when there is one space before `end` and no more."""
-    return int(prefix.endswith(" ", 0, end) and not prefix.endswith("  ", 0, end))
+    Returns:
+        At least one way. For text that the tokenizer cannot spell exactly, one that binds nothing.
+    """
+    ids = spelling.tokenizer.encode(left)
+    ids = ids if spelling.tokenizer.decode(ids) == left else []
+    texts = [spelling.text_of(token_id) for token_id in ids]
+    rests: list[str | None] = list(accumulate(texts, lambda rest, text: rest and text and rest + text))
+    choices = [
+        Closing(last_ids=tuple(last_ids), given_ids=tuple(ids[count:]))
+        for count, rest in reversed(list(enumerate(rests, start=1)))
+        if rest and (last_ids := spelling.ending_with(rest))
+    ]
+    return choices[:1] + choices[1:][-1:] or [Closing(last_ids=None, given_ids=tuple(ids))]
 
 
 def _run(characters: Iterable[str], belongs: Callable[[str], bool]) -> int:

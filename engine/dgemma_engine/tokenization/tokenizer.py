@@ -1,4 +1,4 @@
-"""Text to token ids and back, from a checkpoint's `tokenizer.json`.
+"""Text to token ids and back, from a checkpoint's `tokenizer.json`, and its vocabulary, looked up by text.
 
 Text is always text: a special token's name inside a user's file is spelled out, never turned into the special token.
 """
@@ -6,7 +6,10 @@ Text is always text: a special token's name inside a user's file is spelled out,
 from __future__ import annotations
 
 import itertools
-from functools import lru_cache
+import sys
+from bisect import bisect_left
+from collections.abc import Sequence
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Self
 
@@ -18,6 +21,10 @@ from dgemma_engine.errors import CheckpointError
 _CHUNK_TOKENS = 16_384
 # Texts whose tokens are kept: what stands after the cursor, and snippets, are the same for many keys.
 _KNOWN_TEXTS = 16
+# Text handed to a tokenizer per token of budget. Generous: the embedded model's corpus has 3.4 bytes a token.
+CHARACTERS_PER_TOKEN = 8
+# No character, so that no text of a token holds it.
+_LAST = chr(sys.maxunicode)
 
 
 class Tokenizer:
@@ -137,3 +144,86 @@ class Tokenizer:
                 is_text = own and "\ufffd" not in own and not is_byte and token_id not in special
                 texts.append(own if is_text else None)
         return texts
+
+
+class Spelling:
+    """The vocabulary of one tokenizer, looked up by the beginning and by the end of a token's text.
+
+    Built on first use, which takes about 1 s for 262,144 tokens; `ending_with` builds an order of its own.
+
+    Args:
+        tokenizer: whose tokens; must not change.
+
+    Attributes:
+        tokenizer: see above.
+    """
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self.tokenizer = tokenizer
+
+    def text_of(self, token_id: int) -> str | None:
+        """Returns a token's text, or None where it has none of its own: special tokens, parts of a character, and rows
+        of the model that no token has.
+        """
+        return self._texts[token_id] or None if token_id < len(self._texts) else None
+
+    def starting_with(self, text: str) -> list[int]:
+        """Returns the tokens whose text starts with `text`, in order of their text: one equal to `text` comes first."""
+        texts = self._ascending_texts
+        return self._ascending[bisect_left(texts, text) : bisect_left(texts, text + _LAST)]
+
+    def beginning(self, text: str) -> list[int]:
+        """Returns the tokens that `text` begins with, one of each length, the shortest first."""
+        found = (self.starting_with(text[:size])[:1] for size in range(1, len(text) + 1))
+        return list(dict.fromkeys(ids[0] for ids in found if ids and text.startswith(self._texts[ids[0]])))
+
+    def ending_with(self, text: str) -> list[int]:
+        """Returns the tokens whose text ends with `text`, in order of their text read backwards."""
+        ids, backwards = self._ascending_backwards, text[::-1]
+        first = bisect_left(ids, backwards, key=lambda token_id: self._texts[token_id][::-1])
+        return ids[first : bisect_left(ids, backwards + _LAST, key=lambda token_id: self._texts[token_id][::-1])]
+
+    @property
+    def with_text(self) -> Sequence[int]:
+        """Tokens that have a text of their own."""
+        return self._ascending
+
+    @cached_property
+    def with_line_break(self) -> frozenset[int]:
+        """Tokens whose text holds the end of a line."""
+        return frozenset(token_id for token_id, text in enumerate(self._texts) if "\n" in text or "\r" in text)
+
+    @cached_property
+    def closing_line(self) -> frozenset[int]:
+        """Tokens whose text holds the last characters of a line and its end: `):` and a line break."""
+        return frozenset(
+            token_id for token_id in self.with_line_break if (self.text_of(token_id) or "").splitlines()[0].strip()
+        )
+
+    def with_break_behind(self, text: str) -> Sequence[int]:
+        """Returns the tokens that hold a text and the end of a line after it; none for a text without any."""
+        return self._closing_by_text.get(text, ())
+
+    @cached_property
+    def _closing_by_text(self) -> dict[str, list[int]]:
+        found: dict[str, list[int]] = {}
+        for token_id in sorted(self.closing_line):
+            found.setdefault((self.text_of(token_id) or "").splitlines()[0], []).append(token_id)
+        return found
+
+    @cached_property
+    def _texts(self) -> list[str]:
+        return [text or "" for text in self.tokenizer.token_texts()]
+
+    @cached_property
+    def _ascending(self) -> list[int]:
+        spelled = [token_id for token_id, text in enumerate(self._texts) if text]
+        return sorted(spelled, key=self._texts.__getitem__)
+
+    @cached_property
+    def _ascending_texts(self) -> list[str]:
+        return [self._texts[token_id] for token_id in self._ascending]
+
+    @cached_property
+    def _ascending_backwards(self) -> list[int]:
+        return sorted(self._ascending, key=lambda token_id: self._texts[token_id][::-1])

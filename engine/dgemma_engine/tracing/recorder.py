@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from dgemma_engine.diffusion.step_executor import StepExecutor
     from dgemma_engine.infill.candidate import Proposal, Ranked
     from dgemma_engine.infill.hypotheses import Hypothesis, RowReading
-    from dgemma_engine.prompting.builder import Hole
+    from dgemma_engine.infill.task import Hole
 
 # Positions of all rows and steps together; a page of them stays under a megabyte.
 _MOST_POSITIONS = 6_000

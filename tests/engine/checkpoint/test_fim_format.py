@@ -21,10 +21,9 @@ TRAINED = InfillFormat(
 )
 
 
-def test_prompt_keeps_the_prefix_tail_and_the_suffix_head() -> None:
+def test_prompt_keeps_the_prefix_tail_and_the_suffix() -> None:
     prompt = TRAINED.prompt_ids(prefix_ids=[21, 22, 23, 24], suffix_ids=[31, 32, 33], bos_token_id=2)
     assert prompt == [2, 6, 31, 32, 5, 22, 23, 24]
-    assert TRAINED.suffix_head_ids([31, 32, 33]) == [31]
 
 
 def test_untrained_prompt_is_the_prefix_alone() -> None:

@@ -10,7 +10,7 @@ from dgemma_engine.families.causal_llama import LlamaFamily
 from dgemma_engine.families.checkpoint_facts import read_facts
 from dgemma_engine.families.llama.config import LlamaConfig
 from dgemma_engine.families.registry import family_of
-from dgemma_engine.prompting.builder import build_prompt
+from dgemma_engine.infill.task import build_prompt
 from dgemma_engine.protocol.messages import Context
 
 from tests.llama_checkpoints import QWEN2_MARKS, SPECIAL, LlamaCheckpoint, alphabet, make_qwen2, write_llama_gguf

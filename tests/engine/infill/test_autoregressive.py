@@ -15,7 +15,7 @@ from dgemma_engine.model.ops import Ops
 from dgemma_engine.model.transformer import DiffusionGemma
 from dgemma_engine.scheduling.cooperative import finished
 from dgemma_engine.scheduling.timing import Cancel
-from dgemma_engine.tokenization.vocabulary_index import Opening
+from dgemma_engine.tokenization.token_healing import Opening
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 

@@ -21,7 +21,6 @@ from dgemma_engine.checkpoint.features import NAMES
 from dgemma_engine.checkpoint.fim_format import InfillFormat
 from dgemma_engine.diffusion.sampler_config import load_sampler
 from dgemma_engine.errors import CheckpointError
-from dgemma_engine.families.adapter_choice import NoAdapters
 from dgemma_engine.infill.engine import Engine
 from dgemma_engine.infill.options import Decode, InfillOptions
 from dgemma_engine.model.canvas_pass import CanvasPass
@@ -74,7 +73,7 @@ def build(folder: Path, model: Any) -> Callable[..., Engine]:
     def build(*, calibration: Calibration | None = None, **parts: Any) -> Engine:
         return Engine(
             model, Tokenizer.load(folder), FORMAT, load_sampler(folder, model.config.vocab_size),
-            NoAdapters(calibration or Calibration.default()), name="built", path=str(folder), **parts,
+            calibration or Calibration.default(), name="built", path=str(folder), **parts,
         )  # fmt: skip
 
     return build

@@ -11,10 +11,9 @@ from dgemma_engine.diffusion.denoiser import Guess
 from dgemma_engine.infill import hypotheses
 from dgemma_engine.infill.candidate import MiddleEnds
 from dgemma_engine.infill.hypotheses import Hypothesis, RowReading
+from dgemma_engine.infill.task import Hole
 from dgemma_engine.prompt_lookup.candidates import Seed
-from dgemma_engine.prompting.builder import Hole
-from dgemma_engine.tokenization.token_healing import back_off
-from dgemma_engine.tokenization.vocabulary_index import Closing, Opening
+from dgemma_engine.tokenization.token_healing import Closing, Opening, back_off
 
 FORM = InfillFormat(
     fill_token_id=7,

@@ -18,8 +18,7 @@ from dgemma_engine.protocol.messages import Context
 from dgemma_engine.scheduling.cooperative import finished
 from dgemma_engine.scheduling.timing import Cancel
 from dgemma_engine.tokenization.healed_start import HealedStart
-from dgemma_engine.tokenization.tokenizer import Tokenizer
-from dgemma_engine.tokenization.vocabulary_index import Spelling
+from dgemma_engine.tokenization.tokenizer import Spelling, Tokenizer
 from torch import Tensor
 
 from tests.llama_checkpoints import LlamaCheckpoint, make_llama, write_adapter

@@ -330,7 +330,7 @@ def test_more_adapters_than_stay_in_memory_all_answer(base: Path, store: Adapter
 @pytest.mark.parametrize("folder", ["/\ud800", "/" + "a" * 5_000, "/a/../../..", "//x"])
 def test_odd_folder_has_no_adapter(base: Path, store: AdapterStore, roots: list[Path], folder: str) -> None:
     install_adapter(store, base, roots[0])
-    assert load(base, store)._adapters.choose(folder).use == AdapterUse()
+    assert load(base, store)._choice(folder).use == AdapterUse()
 
 
 def test_adapter_of_a_model_in_a_folder_is_reported_as_unusable(

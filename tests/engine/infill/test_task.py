@@ -10,8 +10,7 @@ from dgemma_engine.checkpoint.calibration import Calibration
 from dgemma_engine.checkpoint.fim_format import InfillFormat
 from dgemma_engine.infill.candidate import MiddleEnds, Proposal
 from dgemma_engine.infill.options import DEFAULT
-from dgemma_engine.infill.task import InfillTask
-from dgemma_engine.prompting.builder import Hole
+from dgemma_engine.infill.task import Hole, InfillTask
 from dgemma_engine.protocol.messages import CandidateSource, Context, DocumentEdges, Extent
 from dgemma_engine.tokenization.token_healing import back_off
 
@@ -160,11 +159,6 @@ def test_whole_lines_are_kept_within_the_limit(text: str, most: int, expected: s
 
 def test_text_whose_source_was_cut_short_stays_cut() -> None:
     assert limited("x = |\n", "alpha", 5, is_cut=True) == [("alpha", 0, 5, True)]
-
-
-def test_draft_keeps_the_limit_of_tokens() -> None:
-    tested = task("x = |\n", max_middle_tokens=4)
-    assert tested.within_limit(tested.text([*map(ord, " alpha")])) == "alph"
 
 
 def test_a_fill_keeps_its_paragraphs_and_replaces_nothing() -> None:

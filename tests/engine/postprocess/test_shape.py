@@ -1,9 +1,9 @@
 from __future__ import annotations
 
 import pytest
+from dgemma_engine.postprocess.brackets import num_unbalanced
 from dgemma_engine.postprocess.cursor_context import CursorContext, extent_of
-from dgemma_engine.postprocess.deduplicate import num_covered, num_unbalanced
-from dgemma_engine.postprocess.shape import ShapedText, shape_completion, without_covered
+from dgemma_engine.postprocess.shape import ShapedText, num_covered, shape_completion, without_covered
 from hypothesis import given
 from hypothesis import strategies as st
 

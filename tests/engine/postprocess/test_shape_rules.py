@@ -6,7 +6,7 @@ import random
 from pathlib import Path
 
 import pytest
-from dgemma_engine.postprocess.brackets import with_closed_brackets, without_closed_twice
+from dgemma_engine.postprocess.brackets import with_closed_ends, without_closed_twice
 from dgemma_engine.postprocess.cursor_context import CursorContext, extent_of
 from dgemma_engine.postprocess.indent_style import IndentStyle, style_of
 from dgemma_engine.postprocess.lexer import language_named, read
@@ -126,7 +126,7 @@ def test_brackets_are_counted_only_where_the_document_is_seen_from_its_start() -
 
 def test_bracket_that_the_suffix_closes_stays_open() -> None:
     around = around_cursor("javascript", "x = |\n)")
-    assert with_closed_brackets("f(a", around) == "f(a"
+    assert with_closed_ends("f(a", around) == "f(a"
 
 
 @pytest.mark.parametrize("seed", range(4))

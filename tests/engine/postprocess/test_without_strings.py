@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any, cast
 
 import pytest
-from dgemma_engine.postprocess.deduplicate import STRINGS_IN_LINE, STRINGS_OVER_LINES, without_strings
+from dgemma_engine.postprocess.brackets import STRINGS_IN_LINE, STRINGS_OVER_LINES, without_strings
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -8,8 +8,7 @@ import pytest
 from dgemma_engine.checkpoint.gguf_file import GgufFile
 from dgemma_engine.tokenization.gguf_tokenizer import read_tokenizer
 from dgemma_engine.tokenization.healed_start import HealedStart, back_off_token
-from dgemma_engine.tokenization.tokenizer import Tokenizer
-from dgemma_engine.tokenization.vocabulary_index import Spelling
+from dgemma_engine.tokenization.tokenizer import Spelling, Tokenizer
 from tokenizers import pre_tokenizers
 
 from tests.gguf_files import write_gguf

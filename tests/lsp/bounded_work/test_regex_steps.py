@@ -29,7 +29,6 @@ READS_LITTLE = {
     "dgemma_engine.privacy.backup_names": 255,
     "dgemma_engine.postprocess.block_columns": 1_000,
     "dgemma_lsp.fill.placeholder": 2_000,
-    "dgemma_engine.postprocess.deduplicate": 8_000,
 }
 PIECES = tuple(dict.fromkeys([*(piece for *_, piece in WORST_TEXTS), "a ", "a.", "a,", ",", "a:", "\\\n", "''", '""']))
 

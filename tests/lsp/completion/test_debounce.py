@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from dgemma_lsp.completion.debounce import DebounceConfig, LatencyEstimate, TypingCadence
+from dgemma_lsp.completion.admission import DebounceConfig, LatencyEstimate, TypingCadence
 
 
 def rhythm(*gaps_s: float) -> tuple[TypingCadence, float]:

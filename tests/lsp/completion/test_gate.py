@@ -3,7 +3,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from dgemma_lsp.completion.gate import OFF, CompletionGate
+from dgemma_lsp.completion.admission import OFF, CompletionGate
 from dgemma_lsp.documents.notebooks import Notebooks
 from dgemma_lsp.documents.store import Document
 from dgemma_lsp.privacy.policy import Privacy

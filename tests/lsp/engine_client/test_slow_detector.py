@@ -1,10 +1,11 @@
 from __future__ import annotations
 
 import pytest
+from dgemma_engine.engine_client.connection_status import ConnectionState, ConnectionStatus
 from dgemma_engine.protocol.messages import Finish, Infill
 from dgemma_engine.protocol.status_messages import EngineState, Status
 
-from dgemma_lsp.engine_client.status import SlowDetector
+from dgemma_lsp.engine_client.status import ServerStatus, SlowDetector, StatusBoard, StatusKind
 
 
 def late(**timings_ms: float) -> Infill:
@@ -42,12 +43,18 @@ def test_third_miss_in_a_row_has_a_reason(infill: Infill, status: Status | None,
 
 
 def test_answer_in_time_clears_the_reason_and_a_cancelled_one_does_not() -> None:
-    slowness = SlowDetector()
-    for _ in range(3):
-        slowness.learn(late(), deadline_ms=50, engine=None)
-        slowness.learn(Infill(text="", finish=Finish.CANCELLED), deadline_ms=50, engine=None)
-    assert slowness.reason
-    slowness.learn(Infill(text="x", finish=Finish.STABLE), deadline_ms=50, engine=None)
-    assert slowness.reason == ""
-    slowness.learn(late(), deadline_ms=50, engine=None)
-    assert slowness.reason == ""
+    shown: list[ServerStatus] = []
+    board = StatusBoard(publish=shown.append, alarm=lambda _message: None, ask_engine=lambda: None)
+    board.connection_changed(ConnectionStatus(state=ConnectionState.READY, percent=100))
+
+    def kind_after(*infills: Infill) -> StatusKind:
+        for infill in infills:
+            board.answered(infill)
+        board.show_current()
+        return shown[-1].kind
+
+    cancelled, in_time = (Infill(text="", finish=finish) for finish in (Finish.CANCELLED, Finish.EMPTY))
+    assert kind_after(late(), cancelled, late(), cancelled) is StatusKind.READY
+    assert kind_after(late(), cancelled) is StatusKind.SLOW
+    assert kind_after(in_time) is StatusKind.READY
+    assert kind_after(late(), late()) is StatusKind.READY

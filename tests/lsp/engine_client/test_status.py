@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import pytest
 from dgemma_engine.engine_client.connection_status import ConnectionState, ConnectionStatus
 from dgemma_engine.protocol.messages import AdapterUse, Finish, Infill
 
@@ -15,7 +14,7 @@ ERROR = ServerStatus(kind=StatusKind.ERROR, message="out of memory")
 def board() -> tuple[StatusBoard, list[ServerStatus], list[str]]:
     shown: list[ServerStatus] = []
     alarms: list[str] = []
-    return StatusBoard(publish=shown.append, alarm=alarms.append), shown, alarms
+    return StatusBoard(publish=shown.append, alarm=alarms.append, ask_engine=lambda: None), shown, alarms
 
 
 def test_same_state_is_shown_once():
@@ -30,7 +29,7 @@ def test_error_is_reported_once_until_a_request_is_answered():
     for status in (ERROR, BUSY, ERROR, BUSY, ERROR):
         tested.show(status)
     assert alarms == ["out of memory"]
-    tested.answered(Infill(text="", finish=Finish.EMPTY), deadline_ms=1_000.0)
+    tested.answered(Infill(text="", finish=Finish.EMPTY))
     tested.show(BUSY)
     tested.show(ERROR)
     assert alarms == ["out of memory"] * 2
@@ -49,15 +48,14 @@ def test_wire_form():
     }
 
 
-def test_reason_is_allowed_for_slow_and_inactive_only():
-    assert ServerStatus.slow("why").to_wire() == {
+def test_reason_is_sent_for_slow_and_inactive_only():
+    assert ServerStatus(kind=StatusKind.SLOW, message="why", percent=100).to_wire() == {
         "kind": "slow", "busy": False, "message": "slow: why", "percent": 100, "reason": "why", "uri": "", "host": "",
         "adapter": "",
     }  # fmt: skip
-    assert ServerStatus.inactive("off").reason == "off"
-    for kind, reason in ((StatusKind.READY, "why"), (StatusKind.SLOW, ""), (StatusKind.INACTIVE, "")):
-        with pytest.raises(ValueError, match="slow or inactive"):
-            ServerStatus(kind=kind, reason=reason)
+    off = ServerStatus(kind=StatusKind.INACTIVE, message="off").to_wire()
+    assert (off["message"], off["reason"]) == ("off", "off")
+    assert ERROR.to_wire()["reason"] == ""
 
 
 def answered(finish: Finish = Finish.EMPTY, **adapter: str) -> Infill:
@@ -66,10 +64,10 @@ def answered(finish: Finish = Finish.EMPTY, **adapter: str) -> Infill:
 
 def test_adapter_of_the_last_answer_is_named_and_a_fault_is_reported():
     shown: list[ServerStatus] = []
-    board = StatusBoard(publish=shown.append, alarm=lambda _message: None)
+    board = StatusBoard(publish=shown.append, alarm=lambda _message: None, ask_engine=lambda: None)
 
     def after(infill: Infill) -> tuple[str, str]:
-        board.answered(infill, deadline_ms=1_000.0)
+        board.answered(infill)
         board.show_current()
         return shown[-1].adapter, shown[-1].message
 
@@ -88,7 +86,7 @@ def test_adapter_of_the_last_answer_is_named_and_a_fault_is_reported():
 def test_board_without_settings_shows_that_there_is_no_engine():
     tested, shown, _ = board()
     tested.show_current()
-    assert (shown[-1].kind, shown[-1].reason) == (StatusKind.INACTIVE, "no engine is connected")
+    assert (shown[-1].kind, shown[-1].message) == (StatusKind.INACTIVE, "no engine is connected")
 
 
 def test_fault_stays_until_a_request_is_answered_or_the_connection_is_another():

@@ -58,7 +58,7 @@ class LayerStack:
 
     def __init__(self, layers: Sequence[nn.Module], kinds: Sequence[LayerKind], norm: nn.Module) -> None:
         self._kinds = kinds
-        self._no_factors: list[list[Tensor]] = [[] for _ in kinds]
+        self._no_adapter = PackedAdapter(layers=[[] for _ in kinds])
         self._present = [kind for kind in LayerKind if kind in kinds]
         last: Any = layers[-1]
         places = [self._present.index(kind) for kind in kinds]
@@ -95,6 +95,8 @@ class LayerStack:
             new.append([written for written, _read in rooms])
             seen.append([read for (_written, read), (_cache, own) in zip(rooms, parts, strict=True) for _ in own])
         segments = [each for _cache, own in parts for each in own]
+        adapter = parts[0][0].adapter or self._no_adapter
+        assert isinstance(adapter, PackedAdapter), "an adapter is made by the model that reads it"
         with unspecialised():
             return self._all(
                 x_PD,
@@ -107,7 +109,7 @@ class LayerStack:
                 [[segment.first_keys[kind] for segment in segments] for kind in self._present],
                 [[segment.masks[kind] for segment in segments] for kind in self._present],
                 num_causal,
-                self._factors(parts[0][0]),
+                adapter.layers,
             )
 
     def store_kv(
@@ -122,6 +124,8 @@ class LayerStack:
         cos_sin = rotary[self._kinds[last_idx]]
         num_tokens = cos_sin.cos.shape[0]
         x_PD = self.run(x_PD, rotary, [(cache, segments)], num_tokens, num_layers=last_idx)
+        adapter = cache.adapter or self._no_adapter
+        assert isinstance(adapter, PackedAdapter), "an adapter is made by the model that reads it"
         with unspecialised():
             self._last_heads(
                 x_PD,
@@ -129,14 +133,8 @@ class LayerStack:
                 cos_sin.cos,
                 cos_sin.sin,
                 num_tokens,
-                self._factors(cache)[last_idx],
+                adapter.layers[last_idx],
             )
-
-    def _factors(self, cache: PromptCache) -> list[list[Tensor]]:
-        if cache.adapter is None:
-            return self._no_factors
-        assert isinstance(cache.adapter, PackedAdapter), "an adapter is made by the model that reads it"
-        return cache.adapter.layers
 
 
 class _Layers(nn.Module):

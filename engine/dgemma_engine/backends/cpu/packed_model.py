@@ -126,12 +126,13 @@ class PackedModel(ModelDefaults, ABC):
         attention_masks: AttentionMasks | None = None,
     ) -> Tensor:
         """See `DiffusionModel.encode`."""
-        num_past, num_new = cache.length, ids_BT.shape[1]
+        (ids_T,) = ids_BT
+        num_past, num_new = cache.length, len(ids_T)
         if attention_masks is None:
             segments = self._causal_segments(num_past, num_new, cache.seen_from)
         else:
             segments = [self._segment(attention_masks, num_past, num_new, num_filled(num_new), extra=0)]
-        x_PD = filled(self._embedded(_only_row(ids_BT)))
+        x_PD = filled(self._embedded(ids_T))
         rotary = self._rotary(positions_BT, num_past, num_new)
         x_PD = self._stack.run(x_PD, rotary, [(prompt_cache(cache), segments)], num_new)
         cache.remember(ids_BT)
@@ -140,10 +141,11 @@ class PackedModel(ModelDefaults, ABC):
 
     def prefill(self, ids_BT: Tensor, cache: KVCache) -> None:
         """See `DiffusionModel.prefill`."""
-        num_past, num_new = cache.length, ids_BT.shape[1]
+        (ids_T,) = ids_BT
+        num_past, num_new = cache.length, len(ids_T)
         segments = self._causal_segments(num_past, num_new, cache.prompt_start)
         rotary = self._rotary(None, num_past, num_new)
-        self._stack.store_kv(filled(self._embedded(_only_row(ids_BT))), rotary, prompt_cache(cache), segments)
+        self._stack.store_kv(filled(self._embedded(ids_T)), rotary, prompt_cache(cache), segments)
         cache.remember(ids_BT)
         cache.advance(num_new)
 
@@ -157,9 +159,10 @@ class PackedModel(ModelDefaults, ABC):
         attention_masks: AttentionMasks = ALL_VISIBLE,
     ) -> Tensor:
         """See `DiffusionModel.decode`."""
-        num_canvas = canvas_BL.shape[1]
+        (canvas_L,) = canvas_BL
+        num_canvas = len(canvas_L)
         inputs = self._canvas_inputs(cache.length, num_canvas, positions_BL, attention_masks)
-        x_PD = self._canvas_states(_only_row(canvas_BL), soft_BLD)
+        x_PD = self._canvas_states(canvas_L, soft_BLD)
         x_PD = self._stack.run(x_PD, inputs.rotary, [(prompt_cache(cache), [inputs.segment])], 0)
         return x_PD[:num_canvas].to(self.dtype)[None]
 
@@ -170,7 +173,7 @@ class PackedModel(ModelDefaults, ABC):
             self._canvas_inputs(each.cache.length, each.num_positions, each.positions_1L, each.attention_masks)
             for each in passes
         ]
-        ids_N = torch.cat([_only_row(each.canvas_1L) for each in passes])
+        (ids_N,) = torch.cat([each.canvas_1L for each in passes], dim=1)
         x_PD = self._canvas_states(ids_N, joined_soft(passes))
         rotary = {
             kind: RotaryCosSin(
@@ -194,15 +197,16 @@ class PackedModel(ModelDefaults, ABC):
         attention_masks: AttentionMasks = ALL_VISIBLE,
     ) -> Tensor:
         """See `DiffusionModel.decode_after`."""
-        num_past, num_block, num_canvas = cache.length, block_BT.shape[1], canvas_BL.shape[1]
+        (block_T,), (canvas_L,) = block_BT, canvas_BL
+        num_past, num_block, num_canvas = cache.length, len(block_T), len(canvas_L)
         segments = [
             *self._causal_segments(num_past, num_block, cache.prompt_start),
             self._segment(
                 attention_masks, num_past + num_block, num_canvas, num_filled(num_canvas), extra=num_canvas - 1
             ),
         ]
-        canvas_LD = self._canvas_states(_only_row(canvas_BL), soft_BLD)[:num_canvas]
-        x_PD = filled(torch.cat((self._embedded(_only_row(block_BT)), canvas_LD)))
+        canvas_LD = self._canvas_states(canvas_L, soft_BLD)[:num_canvas]
+        x_PD = filled(torch.cat((self._embedded(block_T), canvas_LD)))
         if positions_BL is not None:
             place_1T = torch.arange(num_past, num_past + num_block, device=positions_BL.device)[None]
             positions_BL = torch.cat((place_1T, positions_BL), dim=1)
@@ -287,8 +291,3 @@ class PackedModel(ModelDefaults, ABC):
                 additive = additive.repeat(1, 1, self._num_heads // self.config.num_kv_heads[kind], 1)
             masks[kind] = additive
         return AttentionSegment(num_tokens=num_tokens, num_rows=num_rows, first_keys=first_keys, masks=masks)
-
-
-def _only_row(ids_BN: Tensor) -> Tensor:
-    assert ids_BN.shape[0] == 1, "a PackedModel runs one row"
-    return ids_BN[0]

@@ -30,9 +30,7 @@ class KeptQuestions:
 
     def __init__(self, *, max_chars: int, num_sessions: int = _NUM_SESSIONS) -> None:
         self._max_chars = max_chars
-        self._kept: BoundedStore[str, _Questions] = BoundedStore(
-            num_sessions, weigh=_num_chars, max_weight=_MAX_KEPT_CHARS
-        )
+        self._kept: BoundedStore[str, _Questions] = BoundedStore(num_sessions, max_weight=_MAX_KEPT_CHARS)
 
     def restore(self, owner: str, base: str, pieces: Sequence[Piece], wanted_sum: str) -> str:
         """Returns the text of a question and keeps it.
@@ -64,9 +62,5 @@ class KeptQuestions:
             )
         questions.use(base)
         questions.put(question.sum, question.text)
-        self._kept.put(owner, questions)
+        self._kept.put(owner, questions, weight=sum(len(text) for _, text in questions.items()))
         return question.text
-
-
-def _num_chars(questions: _Questions) -> int:
-    return sum(len(text) for _, text in questions.items())

@@ -13,8 +13,7 @@ from random import Random
 
 from dgemma_engine.errors import TrainingError
 from dgemma_engine.families.llama.adapter import AdapterTokens
-from dgemma_engine.prompting.builder import CHARACTERS_PER_TOKEN
-from dgemma_engine.tokenization.tokenizer import Tokenizer
+from dgemma_engine.tokenization.tokenizer import CHARACTERS_PER_TOKEN, Tokenizer
 from dgemma_engine.tools.adaptation.config import SampleConfig
 from dgemma_engine.tools.adaptation.holes import HoleKind, TextHole, choose_holes
 from dgemma_engine.tools.adaptation.sources import DrawFile

@@ -20,10 +20,10 @@ from dgemma_engine.families.llama.model import LlamaModel
 from dgemma_engine.families.llama.weights import load_llama
 from dgemma_engine.infill.engine import Engine
 from dgemma_engine.infill.options import Decode, InfillOptions
+from dgemma_engine.infill.task import build_prompt
 from dgemma_engine.model.diffusion_model import DiffusionModel
 from dgemma_engine.model.kv_cache import PromptCache
 from dgemma_engine.model.ops import Ops
-from dgemma_engine.prompting.builder import build_prompt
 from dgemma_engine.protocol.messages import Context
 from dgemma_engine.scheduling.timing import Cancel
 from safetensors.torch import load_file

@@ -13,9 +13,9 @@ from dgemma_engine.families.causal_llama import LlamaFamily
 from dgemma_engine.families.checkpoint_facts import read_facts
 from dgemma_engine.families.llama.adaptation import merge
 from dgemma_engine.families.llama.weights import load_llama
+from dgemma_engine.infill.task import build_prompt
 from dgemma_engine.model.kv_cache import PromptCache
 from dgemma_engine.model.ops import Ops
-from dgemma_engine.prompting.builder import build_prompt
 from dgemma_engine.protocol.messages import Context
 from dgemma_engine.tools.adaptation.adapted_base import AdaptedBase
 from dgemma_engine.tools.adaptation.adapter_writer import write_adapter

@@ -86,7 +86,7 @@ def build_example(
         prompt_ids=form.prompt_ids(prefix_ids=prefix_ids, suffix_ids=suffix_ids, bos_token_id=bpe.BOS),
         slot_ids=slot_ids,
         num_content=num_content,
-        head_ids=form.suffix_head_ids(suffix_ids),
+        head_ids=suffix_ids[: form.suffix_head_tokens],
     )
 
 

@@ -6,9 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 from dgemma_engine.checkpoint.builtin import model_folder
-from dgemma_engine.tokenization.token_healing import back_off, trimmed
-from dgemma_engine.tokenization.tokenizer import Tokenizer
-from dgemma_engine.tokenization.vocabulary_index import Closing, Opening, Spelling, closings, openings
+from dgemma_engine.tokenization.token_healing import Closing, Opening, back_off, closings, openings, trimmed
+from dgemma_engine.tokenization.tokenizer import Spelling, Tokenizer
 from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import AddedToken, decoders, normalizers, pre_tokenizers

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 from dgemma_engine.checkpoint.fim_format import InfillFormat
+from dgemma_engine.infill.task import Hole, build_prompt
 from dgemma_engine.model.config import ModelConfig
-from dgemma_engine.prompting.builder import Hole, build_prompt, tail
 from dgemma_engine.protocol.messages import Context, Snippet
 from dgemma_engine.tokenization.tokenizer import Tokenizer
 
@@ -153,10 +153,11 @@ def test_suffix_longer_than_the_canvas_leaves_half_of_it_free(hole_of: Callable[
     assert len(hole_of("x", "y z " * 2_000, form).head_ids) == 16
 
 
-def test_tail_moves_in_jumps() -> None:
-    starts = {len(text) - len(tail(text, 100)) for text in ("a" * size for size in range(200, 225))}
-    assert starts == {100, 125}
-    assert tail("abc", 100) == "abc"
+def test_text_read_of_a_long_prefix_moves_in_jumps(hole_of: Callable[..., Hole], folder: Path) -> None:
+    decode, form = Tokenizer.load(folder).decode, replace(FORMAT, prefix_tokens=25)
+    lengths = {size: len(decode(hole_of("a" * size, "", form).around_ids)) for size in (3, *range(400, 450))}
+    assert lengths.pop(3) == 0
+    assert {size - length for size, length in lengths.items()} == {200, 250}
 
 
 def test_suffix_beside_the_prompt_is_the_text_after_the_cursor(
