@@ -167,8 +167,13 @@ def _demo(arguments: Namespace) -> int:
 
 def _doctor(arguments: Namespace) -> int:
     from dgemma_lsp.commands.doctor import examine, is_usable, to_table
+    from dgemma_lsp.commands.editor_settings import read_editor_settings
 
-    checks = asyncio.run(examine(_settings(arguments)))
+    try:
+        settings, problems = read_editor_settings(arguments.settings, _settings(arguments))
+    except ValueError as error:
+        raise _Refusal(str(error), code=2) from None
+    checks = [*problems, *asyncio.run(examine(settings))]
     if arguments.json:
         print(json.dumps({"usable": is_usable(checks), "checks": [check.to_json() for check in checks]}))
     else:
