@@ -7,7 +7,6 @@ command does not need is not imported, so that the small ones start at once.
 from __future__ import annotations
 
 import asyncio
-import gc
 import json
 import os
 import signal
@@ -72,8 +71,6 @@ def _serve(arguments: Namespace) -> int:
 
     configure_logs(Settings().log_level)
     server = build_server(client_pid=arguments.client_pid)
-    # Modules stay loaded: a garbage collection that goes through them delays a keystroke by 20 ms.
-    gc.freeze()
     # Ctrl-C ends the program at once, without a traceback.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     if arguments.tcp is None:
