@@ -21,6 +21,10 @@ _log = logging.getLogger(__name__)
 MOST_URI_CHARS = 16_384
 _MOST_FOLDERS = 2_048
 
+NOT_OPEN = "this document is not open, or out of step with the editor; close it, open it and ask again"
+HAS_CHANGED = "the document has changed since it was asked about; ask again"
+"""Answers to a request about a text, for the user."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Document:
