@@ -29,7 +29,7 @@ async def run(command: Sequence[str], on_line: Callable[[bytes], None], *, name:
             *command, stdin=asyncio.subprocess.DEVNULL, stdout=pipe, stderr=pipe, start_new_session=True
         )
     except OSError as error:
-        raise ProcessFailed(f"{command[0]} cannot be run ({error.strerror}); install dgemma-lsp again") from error
+        raise ProcessFailed(cannot_run(command[0], error)) from error
     assert process.stdout is not None
     assert process.stderr is not None
     errors = asyncio.create_task(process.stderr.read())
@@ -38,7 +38,7 @@ async def run(command: Sequence[str], on_line: Callable[[bytes], None], *, name:
             on_line(line)
         code = await process.wait()
         if code:
-            raise ProcessFailed(_last_line(await errors) or f"{name} ended with exit code {code}; try again")
+            raise ProcessFailed(last_line(await errors) or f"{ended(name, code)}; try again")
     finally:
         errors.cancel()
         await end(process, patience_s=patience_s)
@@ -64,6 +64,17 @@ async def end(process: asyncio.subprocess.Process, *, patience_s: float) -> None
         await process.wait()
 
 
-def _last_line(output: bytes) -> str:
-    lines = output.decode("utf-8", "replace").strip().splitlines()
+def cannot_run(program: str, error: OSError) -> str:
+    """Returns the sentence for a program that could not be started."""
+    return f"{program} cannot be run ({error.strerror}); install dgemma-lsp again"
+
+
+def ended(name: str, code: int) -> str:
+    """Returns the first half of the sentence for a program that ended and wrote no reason."""
+    return f"{name} ended with exit code {code}"
+
+
+def last_line(errors: bytes) -> str:
+    """Returns the last line of what `dgemma-engine` wrote to standard error, without its name; empty for no line."""
+    lines = errors.decode("utf-8", "replace").strip().splitlines()
     return lines[-1].removeprefix("dgemma-engine: ") if lines else ""

@@ -7,7 +7,6 @@ command does not need is not imported, so that the small ones start at once.
 from __future__ import annotations
 
 import asyncio
-import gc
 import json
 import os
 import signal
@@ -72,8 +71,6 @@ def _serve(arguments: Namespace) -> int:
 
     configure_logs(Settings().log_level)
     server = build_server(client_pid=arguments.client_pid)
-    # Modules stay loaded: a garbage collection that goes through them delays a keystroke by 20 ms.
-    gc.freeze()
     # Ctrl-C ends the program at once, without a traceback.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     if arguments.tcp is None:
@@ -167,8 +164,13 @@ def _demo(arguments: Namespace) -> int:
 
 def _doctor(arguments: Namespace) -> int:
     from dgemma_lsp.commands.doctor import examine, is_usable, to_table
+    from dgemma_lsp.commands.editor_settings import read_editor_settings
 
-    checks = asyncio.run(examine(_settings(arguments)))
+    try:
+        settings, problems = read_editor_settings(arguments.settings, _settings(arguments))
+    except ValueError as error:
+        raise _Refusal(str(error), code=2) from None
+    checks = [*problems, *asyncio.run(examine(settings))]
     if arguments.json:
         print(json.dumps({"usable": is_usable(checks), "checks": [check.to_json() for check in checks]}))
     else:

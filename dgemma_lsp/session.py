@@ -22,7 +22,7 @@ from dgemma_lsp.completion.provider import CompletionProvider
 from dgemma_lsp.context.collector import ContextCollector
 from dgemma_lsp.documents.notebooks import Notebooks
 from dgemma_lsp.documents.positions import PositionEncoding
-from dgemma_lsp.documents.store import Document, Documents, Edit
+from dgemma_lsp.documents.store import HAS_CHANGED, Document, Documents, Edit
 from dgemma_lsp.documents.uri import name_files
 from dgemma_lsp.engine_client.connector import engine_host, first_request
 from dgemma_lsp.engine_client.infill_client import ContextLimits, InfillClient
@@ -256,7 +256,7 @@ class Session:
             preview = Preview.of(request, await self._infills.ask(request, self._limits, on_draft))
         if self._is_current(request):
             return preview
-        return replace(preview, completions=(), message="the document has changed meanwhile; ask again")
+        return replace(preview, completions=(), message=HAS_CHANGED)
 
     async def close(self) -> None:
         """Closes the connection to the engine, which keeps running."""

@@ -50,6 +50,14 @@ def bench(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
     return copy
 
 
+def test_spread_of_no_times_is_null(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(ROOT / "engine/bench")
+    record = importlib.import_module("record")
+    assert record.spread([]) == {"p50_ms": None, "p95_ms": None}
+    assert record.spread([3.0, 1.26, 2.0], prefix="asked_", digits=1) == {"asked_p50_ms": 2.0, "asked_p95_ms": 3.0}
+    assert record.spread([1.0, 2.0], middle="median_ms") == {"median_ms": 1.5, "p95_ms": 2.0}
+
+
 def contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 

@@ -26,7 +26,7 @@ def figures(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 def test_quoted_figures_are_the_measured_ones(figures: ModuleType) -> None:
     for document in figures.DOCUMENTS:
         found = list(figures.quoted(document))
-        assert len(found) >= 8, document
+        assert len(found) >= (3 if document.startswith("docs/decisions/") else 8), document
         assert [figure for figure in found if float(figure.quoted) != figure.measured] == []
 
 

@@ -76,6 +76,22 @@ def test_keys_restricted_in_an_untrusted_workspace_are_settings() -> None:
     assert "dgemma.enabled" in to_schema()["properties"]
 
 
+def test_levels_of_confidence_are_those_of_neovim_and_documented() -> None:
+    ours = (EXTENSION / "src/draftParts.ts").read_text(encoding="utf-8")
+    theirs = (EXTENSION.parent / "neovim/lua/dgemma/denoise.lua").read_text(encoding="utf-8")
+    levels = dict(re.findall(r"^const (SURE|LIKELY) = ([\d.]+);$", ours, re.MULTILINE))
+    assert levels == dict(re.findall(r"^local (SURE|LIKELY) = ([\d.]+)$", theirs, re.MULTILINE))
+    help_page = (EXTENSION.parent / "neovim/doc/dgemma.txt").read_text(encoding="utf-8")
+    colours = {colour["id"]: colour["description"] for colour in PACKAGE["contributes"]["colors"]}
+    for name, level in (("sure", levels["SURE"]), ("likely", levels["LIKELY"])):
+        assert colours[f"dgemma.draft.{name}"] == f"Draft text with a confidence of {level} or more"
+        assert re.search(rf"Dgemma{name.title()}\s+confidence of {level} or more$", help_page, re.MULTILINE)
+    assert colours["dgemma.draft.unsure"] == f"Draft text with a confidence below {levels['LIKELY']}"
+    for page in (EXTENSION / "README.md", EXTENSION.parents[1] / "docs/features/trace.md"):
+        text = " ".join(page.read_text(encoding="utf-8").split())
+        assert f"below {levels['LIKELY']}, from {levels['LIKELY']}, from {levels['SURE']}" in text, page.name
+
+
 def test_every_command_is_registered() -> None:
     source = (EXTENSION / "src/extension.ts").read_text(encoding="utf-8")
     for command in PACKAGE["contributes"]["commands"]:

@@ -59,6 +59,8 @@ def argument_parser() -> argparse.ArgumentParser:
     demo.set_defaults(command="demo")
 
     doctor = commands.add_parser("doctor", help="check the installation and print what to do about each problem")
+    given = "JSON file of settings as an editor sends them, which override the other options; - reads standard input"
+    doctor.add_argument("--settings", metavar="FILE", help=given)
     doctor.set_defaults(command="doctor")
 
     settings = commands.add_parser("settings", help="list all settings with their defaults and meanings")

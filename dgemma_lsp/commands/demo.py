@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from dgemma_engine.engine_client.connection import InfillSource
+from dgemma_engine.engine_client.infill_source import InfillSource
 from dgemma_engine.protocol.status_messages import Status
 
 from dgemma_lsp.commands.complete import Answer, answer_at, render

@@ -21,6 +21,10 @@ _log = logging.getLogger(__name__)
 MOST_URI_CHARS = 16_384
 _MOST_FOLDERS = 2_048
 
+NOT_OPEN = "this document is not open, or out of step with the editor; close it, open it and ask again"
+HAS_CHANGED = "the document has changed since it was asked about; ask again"
+"""Answers to a request about a text, for the user."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Document:
@@ -88,8 +92,11 @@ class Documents:
 
     def open(self, document: Document) -> None:
         """Adds a text; replaces an open one of the same uri. A text whose URI is too long for a file is left out."""
-        if len(document.uri) > MOST_URI_CHARS or document.uri.count("/") > _MOST_FOLDERS:
+        if len(document.uri) > MOST_URI_CHARS:
             _log.warning("a document is not completed: its URI is longer than %d characters", MOST_URI_CHARS)
+            return
+        if document.uri.count("/") > _MOST_FOLDERS:
+            _log.warning("a document is not completed: its URI has more than %d slashes", _MOST_FOLDERS)
             return
         self._open[document.uri] = document
         self._out_of_step.discard(document.uri)

@@ -27,10 +27,8 @@ if TYPE_CHECKING:
     from dgemma_engine.remote.remote_location import RemoteLocation
 
 
-_ON_WINDOWS = (
-    "the engine does not run on Windows itself; open the folder in WSL, or set engine.url to an engine on another "
-    "machine"
-)
+NOT_ON_WINDOWS = "the engine does not run on Windows itself; open the folder in WSL"
+_ON_WINDOWS = f"{NOT_ON_WINDOWS}, or set engine.url to an engine on another machine"
 
 
 def chosen_model(settings: Settings) -> ModelChoice:

@@ -81,11 +81,11 @@ class HttpServerProcess:
             try:
                 code, message = await _run(command)
             except OSError as error:
-                code, message = 1, f"{command[0]} cannot be run ({error.strerror})"
+                code, message = 1, child_process.cannot_run(command[0], error)
             if code == PORT_IN_USE:
                 _log.info("engine.http: the port is in use; another window may serve it")
             else:
-                self._warn(f"dgemma.engine.http: {message or f'dgemma-engine serve ended with exit code {code}'}")
+                self._warn(f"dgemma.engine.http: {message or child_process.ended('dgemma-engine serve', code)}")
             await asyncio.sleep(self._pause_s)
 
 
@@ -103,6 +103,6 @@ async def _run(command: Sequence[str]) -> tuple[int, str]:
     try:
         async for line in process.stderr:
             last = line
-        return await process.wait(), last.decode("utf-8", "replace").strip().removeprefix("dgemma-engine: ")
+        return await process.wait(), child_process.last_line(last)
     finally:
         await child_process.end(process, patience_s=_END_S)

@@ -13,7 +13,7 @@ from dgemma_engine.protocol.messages import Finish, Infill, OnDraft
 
 from dgemma_lsp.completion.in_flight import LatestOnly
 from dgemma_lsp.documents.positions import PositionEncoding
-from dgemma_lsp.documents.store import Document
+from dgemma_lsp.documents.store import NOT_OPEN, Document
 from dgemma_lsp.engine_client.infill_client import ContextLimits, InfillClient
 from dgemma_lsp.fill.candidates import FillCandidate, fill_candidates, fill_request
 from dgemma_lsp.fill.target import FillKind, FillTarget, Refusal, fill_target
@@ -22,7 +22,6 @@ from dgemma_lsp.settings.settings import Settings
 Span = tuple[tuple[int, int], tuple[int, int]]
 
 _CHANGED = "the document has changed since the fill was asked for; nothing was written, ask again"
-_NOT_OPEN = "this document is not open, or out of step with the editor; close it, open it and ask again"
 _CELL_BORDER = "the selection spans several notebook cells; select within one cell"
 _NOTHING = "the model found nothing that fits here; select more, or describe the code in a comment"
 _SAME = "the model would write the same text; nothing was written"
@@ -117,7 +116,7 @@ class FillService:
             on_draft: called with the drafts.
         """
         if (document := self._get(question.uri)) is None:
-            return FillAnswer(document=None, message=_NOT_OPEN)
+            return FillAnswer(document=None, message=NOT_OPEN)
         start, end = sorted(document.lines.offset(line, column, encoding) for line, column in question.span)
         given = FillAnswer(document=document, start=start, end=end)
         target = self._target(question, document, start, end)

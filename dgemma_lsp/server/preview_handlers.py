@@ -17,6 +17,7 @@ from lsprotocol import types
 from pygls.exceptions import JsonRpcInvalidParams
 
 from dgemma_lsp.completion.preview import Preview
+from dgemma_lsp.documents.store import HAS_CHANGED, NOT_OPEN
 from dgemma_lsp.request import Channel, Trigger
 from dgemma_lsp.server import conversions
 from dgemma_lsp.server.fill_conversions import field, to_place, to_version
@@ -66,11 +67,9 @@ async def _denoise(ls: DgemmaServer, params: object) -> dict[str, Any]:
 
     document = ls.session.documents.get(uri)
     if document is None:
-        preview = Preview(
-            message="this document is not open, or out of step with the editor; close it and open it again"
-        )
+        preview = Preview(message=NOT_OPEN)
     elif version not in {None, document.version}:
-        preview = Preview(message="the document has changed since it was asked about; ask again")
+        preview = Preview(message=HAS_CHANGED)
     else:
         request = ls.request_at(document, position, Trigger.INVOKED, Channel.PREVIEW)
         preview = await ls.session.preview(request, tell)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import statistics
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -45,3 +46,17 @@ def quantile(values: Sequence[float], share: float) -> float:
     """Returns the value below which `share` of `values` lie (nearest rank)."""
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
+
+
+def spread(times_ms: Sequence[float], *, middle: str = "p50_ms", prefix: str = "", digits: int = 2) -> dict[str, Any]:
+    """Returns median and 95th percentile of times, None where there are none.
+
+    Args:
+        times_ms: the times.
+        middle: name of the median in the result.
+        prefix: of both names.
+        digits: after the decimal point.
+    """
+    p50 = round(statistics.median(times_ms), digits) if times_ms else None
+    p95 = round(quantile(times_ms, 0.95), digits) if times_ms else None
+    return {f"{prefix}{middle}": p50, f"{prefix}p95_ms": p95}

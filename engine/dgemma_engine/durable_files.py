@@ -49,3 +49,22 @@ def put_in_place(unfinished: Path, path: Path) -> None:
         sync_file(unfinished)
     unfinished.replace(path)
     sync_folder(path.parent)
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Writes a file; where that fails, the file that was there is untouched.
+
+    Args:
+        path: in a folder that exists.
+        content: all of the file.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    unfinished = path.with_name(f".{path.name}.part")
+    try:
+        unfinished.write_bytes(content)
+        put_in_place(unfinished, path)
+    except OSError:
+        unfinished.unlink(missing_ok=True)
+        raise

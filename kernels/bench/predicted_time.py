@@ -12,6 +12,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+from dgemma_kernels.tensors.formats import GROUP
 from full_size import CANVAS, NUM_EXPERTS, STORED, WINDOW
 from machine_code import WARP, Loop
 from recorded_launch import Launch
@@ -40,7 +41,6 @@ ASSUMED: dict[str, float] = {
 }
 # Loads that a program makes one after another before its loop: expert, tile and assignments, then the first weights.
 _LOADS_BEFORE = {"experts_kernel": 4, "linear_kernel": 1, "attention_kernel": 3}
-_GROUP = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,7 +110,7 @@ def unhidden_us(launch: Launch, turns: int) -> float:
         latency_us = ASSUMED["cache_latency_us"] if launch.name == "experts_kernel" else 0.0
     else:
         latency_us = ASSUMED["memory_latency_us"]
-    return turns * (a["BLOCK_K"] // _GROUP) * latency_us
+    return turns * (a["BLOCK_K"] // GROUP) * latency_us
 
 
 def resident(compiled: Compiled, warps: int) -> int:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
 import pytest
 import torch
-from dgemma_engine.durable_files import put_in_place
+from dgemma_engine.durable_files import put_in_place, write_whole
 from dgemma_engine.tools.training.checkpoint import STATE, save_state
 
 
@@ -42,6 +43,18 @@ def test_file_is_on_the_disk_before_its_name(tmp_path: Path, steps: list[str]) -
 def test_state_of_a_training_is_on_the_disk_before_its_name(tmp_path: Path, steps: list[str]) -> None:
     save_state({"tensor": torch.zeros(3)}, tmp_path)
     assert steps == [f"sync .{STATE}.part", f"rename .{STATE}.part", f"sync {tmp_path.name}"]
+
+
+def test_failed_write_leaves_the_file_that_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_whole(tmp_path / "a.json", b"old")
+
+    def fail(_descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(OSError, match=os.strerror(errno.ENOSPC)):
+        write_whole(tmp_path / "a.json", b"new")
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"a.json": b"old"}
 
 
 def test_folder_is_renamed(tmp_path: Path) -> None:

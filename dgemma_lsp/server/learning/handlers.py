@@ -24,11 +24,11 @@ from pygls.exceptions import JsonRpcException, JsonRpcInvalidParams
 
 from dgemma_lsp.child_process import ProcessFailed
 from dgemma_lsp.documents.uri import path_of
+from dgemma_lsp.engine_client.connector import NOT_ON_WINDOWS
 from dgemma_lsp.repository_learning.repository_size import has_more_files
 from dgemma_lsp.repository_learning.tune_process import forget, forget_command, learn, tune_command
 from dgemma_lsp.server.fill_conversions import field, to_progress_token
 from dgemma_lsp.server.progress_bars import Token, new_token, work_progress
-from dgemma_lsp.settings.settings import SECTION
 
 if TYPE_CHECKING:
     from dgemma_lsp.server.app import DgemmaServer
@@ -74,7 +74,7 @@ async def hint(ls: DgemmaServer) -> None:
 
 def _tell(ls: DgemmaServer, root: Path) -> None:
     reason = f"{root.name} has more than {MANY_FILES} files and is not learnt yet"
-    if _offers(ls):
+    if ls.editor_offers("learnRepository"):
         ls.protocol.notify(HINT, {"root": str(root), "uri": root.as_uri(), "message": reason})
         return
     message = f"dgemma: {reason}; the command {LEARN_COMMAND} trains an adapter for it, which takes 20 minutes"
@@ -185,7 +185,7 @@ def _why_not(ls: DgemmaServer) -> str | None:
     if board.host:
         return f"the engine runs on {board.host}, where no adapter of this machine is used"
     if sys.platform == "win32":
-        return "the engine does not run on Windows itself; open the folder in WSL"
+        return NOT_ON_WINDOWS
     entry = CATALOGUE.get(board.model.runs)
     if entry is not None and entry.config.get("model_type") != "llama":
         return f"the model {board.model.runs} takes no adapters; choose small with dgemma.engine.model"
@@ -198,12 +198,6 @@ def _has_adapter(ls: DgemmaServer, root: Path) -> bool:
         return ls.adapters is not None and ls.adapters.find(root) is not None
     except AdapterStoreError:
         return True
-
-
-def _offers(ls: DgemmaServer) -> bool:
-    """Whether the editor offers to learn a repository."""
-    told = field(ls.client_capabilities.experimental, SECTION, None)
-    return field(told, "learnRepository", None) is True
 
 
 def _uri(value: object) -> str | None:

@@ -11,6 +11,9 @@ export interface DraftPart {
   level: Level;
 }
 
+// Confidences from which a level holds, as in editors/neovim/lua/dgemma/denoise.lua.
+const SURE = 0.75;
+const LIKELY = 0.4;
 const MOST_CHARS = 300;
 
 /** Returns the level of a span: `settled` where the sampler accepted it, else by confidence. */
@@ -18,7 +21,7 @@ export function levelOf(span: DraftSpan): Level {
   if (span.settled) {
     return "settled";
   }
-  return span.confidence < 0.3 ? "unsure" : span.confidence < 0.7 ? "likely" : "sure";
+  return span.confidence >= SURE ? "sure" : span.confidence >= LIKELY ? "likely" : "unsure";
 }
 
 /** Returns the pieces, neighbours of one level joined, line breaks as signs, cut at 300 characters. */

@@ -1,13 +1,12 @@
 // Pages that the user asks for: the doctor's report and the statistics of suggestions.
 
-import { execFile } from "node:child_process";
 import * as vscode from "vscode";
 import { because } from "./candidates.ts";
+import { doctorReport } from "./doctor.ts";
 import { STATS } from "./protocol.ts";
 import type { Server } from "./server.ts";
+import { settingsAtStart } from "./settings.ts";
 import { statsPage } from "./statsPage.ts";
-
-const DOCTOR_TIMEOUT_MS = 60_000;
 
 /** Writes the doctor's report into the log, and shows it. */
 export async function showDoctor(server: Server, log: vscode.LogOutputChannel, home: string): Promise<void> {
@@ -21,15 +20,9 @@ export async function showDoctor(server: Server, log: vscode.LogOutputChannel, h
     log.appendLine("None of them runs. Install the server: pip install 'dgemma-lsp[engine]'");
     return;
   }
-  const ask = { cwd: home, timeout: DOCTOR_TIMEOUT_MS, windowsHide: true };
-  await vscode.window.withProgress({ location: vscode.ProgressLocation.Window, title: "dgemma doctor" }, () =>
-    new Promise<void>((resolve) => {
-      execFile(candidate.command, [...candidate.args, "doctor"], ask, (error, stdout, stderr) => {
-        log.appendLine(stdout || stderr || error?.message || "the doctor printed nothing");
-        resolve();
-      });
-    }),
-  );
+  await vscode.window.withProgress({ location: vscode.ProgressLocation.Window, title: "dgemma doctor" }, async () => {
+    log.appendLine(await doctorReport(candidate, settingsAtStart(), home));
+  });
 }
 
 /** The server's counts as a read-only page that closes without a question. */

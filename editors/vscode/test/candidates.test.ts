@@ -42,7 +42,12 @@ test("the workspace's environment comes before the search path", () => {
 });
 
 test("a workspace that is not trusted offers no program", () => {
-  assert.ok(commands({ trustedFolders: [] }).every((command) => !command.startsWith("/work")));
+  assert.deepEqual(commands({ trustedFolders: [] }), [
+    "/usr/bin/dgemma-lsp",
+    "/opt/bin/dgemma-lsp",
+    "/usr/bin/python3",
+    "/opt/bin/python3",
+  ]);
 });
 
 test("relative entries of the search path are left out", () => {

@@ -5,8 +5,8 @@ import { draftParts, levelOf } from "../src/draftParts.ts";
 const span = (text: string, confidence: number, settled = false) => ({ text, confidence, settled });
 
 test("levels go by confidence, except that of a settled span", () => {
-  const levels = [span("", 0), span("", 0.3), span("", 0.7), span("", 0.1, true)].map(levelOf);
-  assert.deepEqual(levels, ["unsure", "likely", "sure", "settled"]);
+  const levels = [span("", 0), span("", 0.39), span("", 0.4), span("", 0.74), span("", 0.75), span("", 0.1, true)].map(levelOf);
+  assert.deepEqual(levels, ["unsure", "unsure", "likely", "likely", "sure", "settled"]);
 });
 
 test("neighbours of one level are one piece", () => {

@@ -17,7 +17,12 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[3]
 RESULTS = (ROOT / "engine/bench/results", ROOT / "kernels/bench/results")
-DOCUMENTS = ("README.md", "docs/PERFORMANCE.md", "engine/dgemma_engine/embedded/README.md")
+DOCUMENTS = (
+    "README.md",
+    "docs/PERFORMANCE.md",
+    "docs/decisions/0018-text-from-other-files.md",
+    "engine/dgemma_engine/embedded/README.md",
+)
 ROW = re.compile(
     r"^\| [^|\n]+ \| (?P<value>-?[\d.]+) \S+ \| [^|\n]+ \| `(?P<file>\w+\.json): (?P<key>[\w. ,]+)` \|$", re.MULTILINE
 )

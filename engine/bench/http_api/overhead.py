@@ -13,7 +13,6 @@ import argparse
 import asyncio
 import itertools
 import json
-import statistics
 import sys
 import tempfile
 import time
@@ -71,7 +70,9 @@ async def one_at_a_time(client: EngineClient, url: str, rounds: int) -> dict[str
     result: dict[str, Any] = {}
     for name, values in times_ms.items():
         added = [one - socket for one, socket in zip(values, times_ms["socket"], strict=True)]
-        result[name] = _spread(values) | ({} if name == "socket" else {"added": _spread(added)})
+        result[name] = record.spread(values, middle="median_ms")
+        if name != "socket":
+            result[name]["added"] = record.spread(added, middle="median_ms")
     return result
 
 
@@ -156,10 +157,6 @@ async def measure(rounds: int) -> dict[str, Any]:
         "instant_engine": instant,
         "real_engine": real,
     }
-
-
-def _spread(values: list[float]) -> dict[str, float]:
-    return {"median_ms": round(statistics.median(values), 2), "p95_ms": round(record.quantile(values, 0.95), 2)}
 
 
 def main() -> None:

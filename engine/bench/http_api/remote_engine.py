@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import random
-import statistics
 import sys
 import tempfile
 import time
@@ -127,7 +126,9 @@ async def keys(client: EngineClient, port: int, rounds: int) -> dict[str, Any]:
     result: dict[str, Any] = {}
     for name, values in times_ms.items():
         added = [one - socket for one, socket in zip(values, times_ms["socket"], strict=True)]
-        result[name] = _spread(values) | ({} if name == "socket" else {"added": _spread(added)})
+        result[name] = record.spread(values, middle="median_ms")
+        if name != "socket":
+            result[name]["added"] = record.spread(added, middle="median_ms")
     return result
 
 
@@ -172,7 +173,7 @@ async def replay(port: int, num_questions: int, seed: int) -> dict[str, Any]:
             return None
         if number < _RESET + _HALF:
             injected["half_answers"] += 1
-            return data[: len(data) // 2] + b""
+            return data[: len(data) // 2]
         return data
 
     def late() -> float:
@@ -239,10 +240,6 @@ async def measure(rounds: int, num_questions: int, seed: int) -> dict[str, Any]:
             port = int(url.rpartition(":")[2])
             found: dict[str, Any] = {"keys": await keys(client, port, rounds)}
             return found | await sizes(port, _NUM_SIZES) | {"replay": await replay(port, num_questions, seed)}
-
-
-def _spread(values: list[float]) -> dict[str, float]:
-    return {"median_ms": round(statistics.median(values), 2), "p95_ms": round(record.quantile(values, 0.95), 2)}
 
 
 def main() -> None:

@@ -10,28 +10,23 @@ from __future__ import annotations
 
 import argparse
 import os
-import random
 import re
-import statistics
 import sys
-import sysconfig
 import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # where `record` lies
 
 import record
+from library_places import CutLine, visits
 from own_engines import end_engines
 
 from tests.editors.get_neovim import install
 from tests.editors.neovim.window import Window
 
 ROOT = Path(__file__).parents[3]
-MODULES = ("textwrap.py", "heapq.py", "shlex.py", "queue.py", "csv.py", "fractions.py", "tarfile.py", "json/decoder.py")
-STATEMENT = re.compile(r"    +(?:self\.|return |if |for |while |raise |\w+ = )[^#'\"]{14,}")
 KEY = re.compile(r"[\w.(= ]")
 NEOVIM_WAITS_MS = 200
 PLACES_PER_VISIT = 20
@@ -70,37 +65,19 @@ vim.api.nvim_win_set_cursor(0, { row, 0 })
 """
 
 
-def places(folder: Path) -> Iterator[tuple[list[str], int, str]]:
-    """Yields texts with a line cut in its middle, that line's number from 1, and the key that was cut off last.
-
-    One file after the other, as a person works; then all of them again with other lines, until no line is left.
-    """
-    left: dict[str, list[tuple[int, int]]] = {}
-    texts = {module: (folder / module).read_text(encoding="utf-8").splitlines() for module in MODULES}
-    for module, lines in texts.items():
-        middles = [(row, len(line) - len(line.lstrip()) + len(line.strip()) // 2) for row, line in enumerate(lines)]
-        left[module] = [
-            (row, cut) for row, cut in middles if STATEMENT.fullmatch(lines[row]) and KEY.fullmatch(lines[row][cut])
-        ]
-        random.Random(0).shuffle(left[module])
-    while any(left.values()):
-        for module, lines in texts.items():
-            for row, cut in left[module][:PLACES_PER_VISIT]:
-                yield [*lines[:row], lines[row][:cut], *lines[row + 1 :]], row + 1, lines[row][cut]
-            del left[module][:PLACES_PER_VISIT]
-
-
-def wait(window: Window, lines: list[str], row: int, key: str) -> dict[str, Any]:
+def wait(window: Window, text: str, place: CutLine) -> dict[str, Any]:
     """Types a key at a place and returns the clock when the ghost text is drawn, or the server's answer is empty."""
-    window.lua(PLACE, lines, row)
-    window.keys("A" + key)
+    lines = text.splitlines()
+    lines[place.row] = lines[place.row][: place.cut]
+    window.lua(PLACE, lines, place.row + 1)
+    window.keys("A" + place.key)
     end_s = time.monotonic() + 10
     while time.monotonic() < end_s:
         clock = window.lua("return _G.clock") or {}
         if clock.get("seen") or clock.get("answered"):
             return clock
         time.sleep(0.01)
-    raise SystemExit(f"no answer in 10 s at line {row}: {lines[row - 1]!r}")
+    raise SystemExit(f"no answer in 10 s at line {place.row + 1}: {lines[place.row]!r}")
 
 
 def measure(num_shown: int, folder: Path) -> dict[str, Any]:
@@ -119,8 +96,8 @@ def measure(num_shown: int, folder: Path) -> dict[str, Any]:
         window.keys("GA")
         ready = "return require('dgemma').status() == 'dgemma ready'"
         window.until(lambda: window.lua(ready), timeout_s=ENGINE_LOADS_S, about="the engine is ready")
-        for lines, row, key in places(Path(sysconfig.get_path("stdlib"))):
-            clock = wait(window, lines, row, key)
+        for text, place in ((text, place) for text, some in visits(KEY, PLACES_PER_VISIT) for place in some):
+            clock = wait(window, text, place)
             num_places += 1
             if seen := clock.get("seen"):
                 key_ms.append((seen - clock["key"]) / 1e6)
@@ -132,10 +109,8 @@ def measure(num_shown: int, folder: Path) -> dict[str, Any]:
         "neovim": version,
         "places": num_places,
         "completions": len(key_ms),
-        "p50_ms": round(statistics.median(key_ms), 1),
-        "p95_ms": round(record.quantile(key_ms, 0.95), 1),
-        "asked_p50_ms": round(statistics.median(asked_ms), 1),
-        "asked_p95_ms": round(record.quantile(asked_ms, 0.95), 1),
+        **record.spread(key_ms, digits=1),
+        **record.spread(asked_ms, prefix="asked_", digits=1),
         "neovim_waits_ms": NEOVIM_WAITS_MS,
     }
 

@@ -9,20 +9,17 @@ from __future__ import annotations
 
 import argparse
 import os
-import random
 import re
-import statistics
 import sys
-import sysconfig
 import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # where `record` lies
 
 import record
+from library_places import CutLine, visits
 from own_engines import end_engines
 from playwright.sync_api import sync_playwright
 
@@ -36,8 +33,6 @@ from tests.editors.vscode.code_server import CHROMIUM_FLAGS, install_extension, 
 from tests.editors.vscode.window import GHOST, Window  # noqa: E402
 from tests.get_chromium import get_chromium  # noqa: E402
 
-MODULES = ("textwrap.py", "heapq.py", "shlex.py", "queue.py", "csv.py", "fractions.py", "tarfile.py", "json/decoder.py")
-STATEMENT = re.compile(r"    +(?:self\.|return |if |for |while |raise |\w+ = )[^#'\"]{14,}")
 KEY = re.compile(r"[\w.]")
 PLACES_PER_VISIT = 10
 ENGINE_LOADS_S = 60
@@ -55,39 +50,18 @@ CLOCK = f"""() => {{
 WAITED = "() => window.clock.seen && window.clock.seen - window.clock.key"
 
 
-def visits(folder: Path) -> Iterator[tuple[str, list[tuple[int, int, str]]]]:
-    """Yields texts, each with a few places: a line and a column from 1, and the key that stands there."""
-    left: dict[str, list[tuple[int, int, str]]] = {}
-    texts = {module: (folder / module).read_text(encoding="utf-8") for module in MODULES}
-    for module, text in texts.items():
-        lines = text.splitlines()
-        middles = [(row, len(line) - len(line.lstrip()) + len(line.strip()) // 2) for row, line in enumerate(lines)]
-        left[module] = [
-            (row + 1, cut + 1, lines[row][cut])
-            for row, cut in middles
-            if STATEMENT.fullmatch(lines[row]) and KEY.fullmatch(lines[row][cut])
-        ]
-        random.Random(0).shuffle(left[module])
-    while any(left.values()):
-        for module, text in texts.items():
-            yield text, left[module][:PLACES_PER_VISIT]
-            del left[module][:PLACES_PER_VISIT]
-
-
-def wait_ms(window: Window, log: Path, line: int, column: int, key: str) -> float | None:
+def wait_ms(window: Window, log: Path, place: CutLine) -> float | None:
     """Cuts a line, types a key, and returns the milliseconds until ghost text is drawn; None where there is none.
 
     Args:
         window: with the file open.
         log: what the server has written so far.
-        line: from 1.
-        column: from 1; the rest of the line is deleted.
-        key: what to type then.
+        place: the line that is cut, and the key that is typed.
     """
-    window.go_to(line, column)
+    window.go_to(place.row + 1, place.cut + 1)
     window.press("Shift+End", "Delete")
     window.page.wait_for_timeout(150)
-    window.type(key)
+    window.type(place.key)
     end_s = time.monotonic() + LONGEST_S
     said, quiet_since_s = log.stat().st_size, time.monotonic()
     waited: float | None = None
@@ -133,12 +107,12 @@ def measure(num_shown: int, folder: Path) -> dict[str, Any]:
         window.type("p")
         window.wait_status("^sparkle", timeout_ms=ENGINE_LOADS_S * 1_000)
         page.evaluate(CLOCK)
-        for number, (text, some) in enumerate(visits(Path(sysconfig.get_path("stdlib")))):
+        for number, (text, places) in enumerate(visits(KEY, PLACES_PER_VISIT)):
             path = workspace / f"visit_{number}.py"
             path.write_text(text, encoding="utf-8")
             window.open(path)
-            for line, column, key in some:
-                waited = wait_ms(window, log, line, column, key)
+            for place in places:
+                waited = wait_ms(window, log, place)
                 num_places += 1
                 shown_ms += [] if waited is None else [waited]
             if len(shown_ms) >= num_shown:
@@ -149,8 +123,7 @@ def measure(num_shown: int, folder: Path) -> dict[str, Any]:
         "code_server": CODE_SERVER,
         "places": num_places,
         "completions": len(kept),
-        "p50_ms": round(statistics.median(kept), 1),
-        "p95_ms": round(record.quantile(kept, 0.95), 1),
+        **record.spread(kept, digits=1),
     }
 
 

@@ -37,7 +37,7 @@ ANSWER = "f([\n    1,\n    2,\n])\ng(x)"
 SETTLED_S = 0.3
 
 
-class InstantEngine:
+class InstantSource:
     """Answers at once."""
 
     async def infill(self, context: Context, on_draft: Callable[[Draft], None] | None = None) -> Infill:
@@ -55,7 +55,7 @@ class InstantEngine:
 
 async def connect(*, on_progress: Callable[[Progress], None], on_closed: Callable[[], None]) -> Any:
     on_progress(Progress(state=EngineState.READY, percent=100))
-    return InstantEngine()
+    return InstantSource()
 
 
 class Written:

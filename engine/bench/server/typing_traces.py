@@ -236,8 +236,7 @@ def _share(part: int, whole: int) -> float:
 
 def _times(name: str, asked: list[Asked]) -> dict[str, float | None]:
     times_ms = [1e3 * (one.answered_s - one.sent_s) for one in asked if one.answered_s is not None]
-    p50, p95 = (round(record.quantile(times_ms, q), 2) if times_ms else None for q in (0.5, 0.95))
-    return {f"{name}p50_ms": p50, f"{name}p95_ms": p95}
+    return record.spread(times_ms, prefix=name)
 
 
 async def measure(traces: list[dict[str, Any]], options: dict[str, Any]) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Protocol, Self
 
 from dgemma_engine.checkpoint.features import LATER_NAMES, NAMES, Features
+from dgemma_engine.durable_files import write_whole
 from dgemma_engine.errors import CheckpointError
 
 FILE_NAME = "calibration.json"
@@ -152,10 +153,7 @@ class Calibration:
         """
         assert self.fingerprint, "the default belongs to no model"
         values = asdict(self) | {"weights": None if self.weights is None else dict(self.weights)}
-        path = calibration_path(model)
-        unfinished = path.with_name(f".{path.name}.part")
-        unfinished.write_text(json.dumps(values, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-        unfinished.replace(path)
+        write_whole(calibration_path(model), (json.dumps(values, indent=2, allow_nan=False) + "\n").encode())
 
     def bias(self, length: int) -> float:
         """Returns the bias in nats of the confidence at `length` tokens: subtract it to compare lengths."""

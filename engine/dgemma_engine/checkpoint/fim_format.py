@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 from dgemma_engine.config_values import MOST_TOKENS
+from dgemma_engine.durable_files import write_whole
 from dgemma_engine.errors import FormatError
 
 FILE_NAME = "infill.json"
@@ -152,9 +153,8 @@ class InfillFormat:
             raise FormatError(f"{path}: cannot be read ({error}); restore it from the checkpoint's source") from error
 
     def save(self, folder: Path) -> None:
-        """Writes `folder/infill.json`."""
-        text = json.dumps(asdict(self), indent=2)
-        (folder / FILE_NAME).write_text(text + "\n", encoding="utf-8")
+        """Writes `folder/infill.json` atomically."""
+        write_whole(folder / FILE_NAME, (json.dumps(asdict(self), indent=2) + "\n").encode())
 
     def prompt_ids(
         self,

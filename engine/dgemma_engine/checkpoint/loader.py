@@ -23,6 +23,7 @@ from dgemma_engine.checkpoint.key_map import parameter_sources
 from dgemma_engine.checkpoint.safetensors_reader import SINGLE
 from dgemma_engine.checkpoint.tensor_files import Staging
 from dgemma_engine.checkpoint.tensors import CheckpointWeights, PackedParameter, StoredWeights
+from dgemma_engine.durable_files import put_in_place, write_whole
 from dgemma_engine.model.config import ModelConfig
 from dgemma_engine.model.devices import is_small
 from dgemma_engine.model.ops import Ops
@@ -125,7 +126,7 @@ def load_model(
 def save_checkpoint(model: DiffusionGemma, folder: Path, *, dtype: torch.dtype = torch.bfloat16) -> None:
     """Writes `config.json` and `model.safetensors` as `transformers` lays them out.
 
-    The weights go to a temporary file first: a full disk leaves the old checkpoint whole.
+    Each goes to a temporary file first: a full disk leaves the old one whole.
 
     Args:
         model: what to save.
@@ -144,14 +145,17 @@ def save_checkpoint(model: DiffusionGemma, folder: Path, *, dtype: torch.dtype =
     unfinished = folder / f".{SINGLE}.part"
     try:
         save_file(tensors, unfinished, metadata={"format": "pt"})
+        # safetensors writes a file that only its owner may read; a model folder is as public as the folder it lies in.
+        unfinished.chmod(0o644)
+        put_in_place(unfinished, folder / SINGLE)
     except SafetensorError as error:
         unfinished.unlink(missing_ok=True)
         raise OSError(f"{folder / SINGLE} cannot be written: {error}") from error
-    # safetensors writes a file that only its owner may read; a model folder is as public as the folder it lies in.
-    unfinished.chmod(0o644)
-    unfinished.replace(folder / SINGLE)
+    except OSError:
+        unfinished.unlink(missing_ok=True)
+        raise
     hf = model.config.to_hf() | {"dtype": str(dtype).removeprefix("torch.")}
-    (folder / "config.json").write_text(json.dumps(hf, indent=2) + "\n", encoding="utf-8")
+    write_whole(folder / "config.json", (json.dumps(hf, indent=2) + "\n").encode())
 
 
 def _module_of(parameter: str) -> str:

@@ -73,7 +73,8 @@ def _connect(address: str, temporary: Path) -> None:
     if address:
         ray.init(address=address, namespace=_NAMESPACE, log_to_driver=False, logging_level=logging.ERROR)
         return
-    # Ray makes the file of its token readable by everyone.
+    # Ray makes the file of its token readable by everyone. The umask is that of all threads: the main one only waits
+    # for this one meanwhile, and there is no other that creates files.
     before = os.umask(0o077)
     try:
         ray.init(

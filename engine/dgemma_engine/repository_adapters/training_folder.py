@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Self
 
-from dgemma_engine.durable_files import put_in_place
+from dgemma_engine.durable_files import write_whole
 from dgemma_engine.errors import AdapterStoreError, TrainingError
 from dgemma_engine.private_files import make_private_folder, open_private, try_lock
 
@@ -115,12 +115,9 @@ class TrainingFolder:
         Raises:
             TrainingError: it cannot be written.
         """
-        path, unfinished = self.path / _FACTS, self.path / f".{_FACTS}.part"
         try:
-            unfinished.write_text(json.dumps(asdict(facts)), encoding="utf-8")
-            put_in_place(unfinished, path)
+            write_whole(self.path / _FACTS, json.dumps(asdict(facts)).encode())
         except OSError as error:
-            unfinished.unlink(missing_ok=True)
             raise _unwritable(self.path, error) from error
 
     def facts(self) -> TrainingFacts | None:

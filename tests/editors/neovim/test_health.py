@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+from pathlib import Path
 
 from tests.editors.neovim.conftest import Start
 from tests.editors.neovim.window import PLUGIN, Window
@@ -34,6 +35,22 @@ def test_health_page_of_a_broken_server(start: Start) -> None:
     page = health(window)
     assert "does not run: " in page
     assert "pip install 'dgemma-lsp[engine]'" in page
+
+
+def test_health_page_examines_the_engine_of_the_settings(start: Start) -> None:
+    settings = {"engine": {"url": "http://127.0.0.1:9"}, "engine.keyFile": "relative/key"}
+    page = health(start("x = 1\n", wait=False, settings=settings))
+    assert "ERROR engine: engine.keyFile" in page
+    settings.pop("engine.keyFile")
+    page = health(start("x = 1\n", wait=False, settings=settings))
+    assert "ERROR engine: 127.0.0.1:9 refuses connections" in page
+
+
+def test_health_page_says_why_the_doctor_gave_no_report(start: Start, tmp_path: Path) -> None:
+    (program := tmp_path / "old").write_text('#!/bin/sh\ntest "$1" = doctor || exit 0\necho no such option >&2\n')
+    program.chmod(0o755)
+    page = health(start("x = 1\n", wait=False, cmd=[str(program)]))
+    assert "ERROR dgemma-lsp doctor gave no report: no such option" in page
 
 
 def test_statusline_is_empty_in_a_buffer_without_the_server(start: Start) -> None:

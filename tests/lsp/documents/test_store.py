@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -76,3 +77,19 @@ def test_closing_twice_is_no_fault():
     documents.close("u")
     documents.close("u")
     assert documents.get("u") is None
+
+
+@pytest.mark.parametrize(
+    ("uri", "reason"),
+    [
+        ("file:///" + "x" * 16_384, "its URI is longer than 16384 characters"),
+        ("file:///" + "a/" * 2_048, "its URI has more than 2048 slashes"),
+    ],
+)
+def test_document_of_an_impossible_uri_is_left_out_with_the_reason(
+    uri: str, reason: str, caplog: pytest.LogCaptureFixture
+):
+    documents = Documents()
+    documents.open(Document(uri=uri, version=1, language="", text=""))
+    assert documents.all() == ()
+    assert caplog.messages == [f"a document is not completed: {reason}"]

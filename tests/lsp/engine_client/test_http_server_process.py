@@ -90,7 +90,9 @@ async def test_command_that_is_not_there_is_reported() -> None:
     server.configure(["/nowhere/python"])
     await until(lambda: len(warnings) == 1)
     await server.close()
-    assert warnings == ["dgemma.engine.http: /nowhere/python cannot be run (No such file or directory)"]
+    assert warnings == [
+        "dgemma.engine.http: /nowhere/python cannot be run (No such file or directory); install dgemma-lsp again"
+    ]
 
 
 async def test_port_that_is_in_use_is_tried_again_and_no_warning(tmp_path: Path) -> None:

@@ -46,10 +46,20 @@ async def test_folder_that_is_not_there_has_no_files(tmp_path: Path) -> None:
 
 
 async def test_entries_beyond_the_limit_are_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(repository_size, "_MOST_ENTRIES", 10)
+    monkeypatch.setattr(repository_size, "_MOST_ENTRIES", 11)
     for folder in "abc":
         (tmp_path / folder).mkdir()
         for index in range(8):
             (tmp_path / folder / f"{index}.py").touch()
     assert await has_more_files(tmp_path, 7, nothing_private)
-    assert not await has_more_files(tmp_path, 16, nothing_private)
+    assert not await has_more_files(tmp_path, 8, nothing_private)
+
+
+async def test_entries_of_one_folder_beyond_the_limit_are_not_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(repository_size, "_MOST_ENTRIES", 10)
+    for index in range(30):
+        (tmp_path / f"{index}.py").touch()
+    assert await has_more_files(tmp_path, 9, nothing_private)
+    assert not await has_more_files(tmp_path, 10, nothing_private)

@@ -8,6 +8,10 @@ local M = {}
 
 local NAMESPACE = vim.api.nvim_create_namespace("dgemma.denoise")
 
+-- Confidences from which a level holds, as in editors/vscode/src/draftParts.ts.
+local SURE = 0.75
+local LIKELY = 0.4
+
 ---@class dgemma.DraftSpan
 ---@field text string
 ---@field confidence number 0 to 1
@@ -60,7 +64,7 @@ local function highlight(span)
   if span.settled then
     return "DgemmaSettled"
   end
-  return span.confidence >= 0.75 and "DgemmaSure" or span.confidence >= 0.4 and "DgemmaLikely" or "DgemmaUnsure"
+  return span.confidence >= SURE and "DgemmaSure" or span.confidence >= LIKELY and "DgemmaLikely" or "DgemmaUnsure"
 end
 
 ---@param spans dgemma.DraftSpan[]

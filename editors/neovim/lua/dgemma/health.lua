@@ -62,15 +62,13 @@ end
 ---@param found dgemma.Server
 ---@param options dgemma.Options
 local function check_engine(found, options)
-  local arguments = { "doctor", "--json" }
-  local engine = options.settings.engine or {}
-  for option, value in pairs({ ["--model"] = engine.model, ["--device"] = engine.device }) do
-    vim.list_extend(arguments, { option, value })
-  end
-  local done = server.run(found.cmd, arguments, TIMEOUT_MS)
+  -- The server reads the same settings, so the doctor examines the engine that this editor uses.
+  local arguments = { "doctor", "--json", "--settings", "-" }
+  local done = server.run(found.cmd, arguments, TIMEOUT_MS, vim.json.encode(options.settings))
   local decoded, report = pcall(vim.json.decode, done and done.stdout or "")
   if not decoded then
-    vim.health.error("dgemma-lsp doctor gave no report", "run it in a terminal to see why")
+    local reason = done and vim.trim(done.stderr):match("[^\n]*$") or "it cannot be started"
+    vim.health.error("dgemma-lsp doctor gave no report: " .. reason, "run it in a terminal to see why")
     return
   end
   for _, check in ipairs(report.checks) do

@@ -80,9 +80,11 @@ end
 ---@param cmd string[]
 ---@param arguments string[]
 ---@param timeout_ms integer
+---@param input string? its standard input
 ---@return vim.SystemCompleted? done nil where it could not be started
-function M.run(cmd, arguments, timeout_ms)
-  local started, process = pcall(vim.system, vim.list_extend(vim.deepcopy(cmd), arguments), { text = true })
+function M.run(cmd, arguments, timeout_ms, input)
+  local command = vim.list_extend(vim.deepcopy(cmd), arguments)
+  local started, process = pcall(vim.system, command, { text = true, stdin = input })
   return started and process:wait(timeout_ms) or nil
 end
 

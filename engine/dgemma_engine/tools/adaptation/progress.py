@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
+from dgemma_engine.durable_files import write_whole
 from dgemma_engine.tools.adaptation.evaluation import Losses
 from dgemma_engine.tools.training.checkpoint import unwritable
 
@@ -63,10 +64,8 @@ class AdaptProgress:
         Raises:
             TrainingError: the disk is full or the folder cannot be written; the last curve is untouched.
         """
-        path, unfinished = folder / CURVE, folder / f".{CURVE}.part"
+        path = folder / CURVE
         try:
-            unfinished.write_text("".join(json.dumps(point) + "\n" for point in self.curve), encoding="utf-8")
-            unfinished.replace(path)
+            write_whole(path, "".join(json.dumps(point) + "\n" for point in self.curve).encode())
         except OSError as error:
-            unfinished.unlink(missing_ok=True)
             raise unwritable(path, error) from error

@@ -116,7 +116,7 @@ def build_corpus(
         folder: made if missing; a corpus in it is replaced.
         vocab_size: of the tokenizer.
         held_out_share: share of the packages that is kept whole for evaluation; chosen by a hash of the name.
-        max_package_bytes: most that one package may give; small is diverse, large is all there is.
+        max_package_bytes: most text that one package may give, in UTF-8; small is diverse, large is all there is.
 
     Raises:
         TrainingError: no file could be used, the files are too few for the vocabulary, or the folder cannot be written
@@ -188,13 +188,14 @@ def _usable_texts(
             rejected[Rejection.ENCODING] += 1
             continue
         reason = rejection(path, text)
-        if reason is None and num_bytes + len(text) > max_bytes:
+        size = len(text.encode())
+        if reason is None and num_bytes + size > max_bytes:
             reason = Rejection.SHARE
         reason = reason or duplicates.rejection(text)
         if reason is not None:
             rejected[reason] += 1
             continue
-        num_bytes += len(text)
+        num_bytes += size
         yield text
 
 

@@ -51,7 +51,7 @@ def rejection(path: PurePath, text: str) -> Rejection | None:
         path: of the file in its package; absolute or relative.
         text: all of the file.
     """
-    if not MIN_BYTES <= len(text) <= MAX_BYTES:
+    if not MIN_BYTES <= len(text.encode()) <= MAX_BYTES:
         return Rejection.SIZE
     parts = frozenset(path.parts)
     if path.stem.endswith(("_pb2", "_pb2_grpc", "_version")) or _GENERATED.search(text[:2_000]):

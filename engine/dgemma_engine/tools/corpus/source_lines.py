@@ -37,6 +37,11 @@ class SourceLine:
     licence: str
     text: str
 
+    @property
+    def num_bytes(self) -> int:
+        """Length of the text in UTF-8."""
+        return len(self.text.encode())
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SourceCorpus:

@@ -1,6 +1,6 @@
 """What a run leaves on disk: a state to resume from, and model folders that the engine and `transformers` load.
 
-States and weights are written atomically: a full disk or a crash leaves the last good one whole.
+Every file is written atomically: a full disk or a crash leaves the last good one whole.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import torch
 
 from dgemma_engine.checkpoint.fim_format import InfillFormat
 from dgemma_engine.checkpoint.loader import save_checkpoint
-from dgemma_engine.durable_files import put_in_place
+from dgemma_engine.durable_files import put_in_place, write_whole
 from dgemma_engine.errors import CannotResume, TrainingError
 from dgemma_engine.model.transformer import DiffusionGemma
 from dgemma_engine.tools.corpus import bpe
@@ -112,16 +112,15 @@ def export(
         card: text of the folder's `README.md`.
 
     Raises:
-        TrainingError: the disk is full or the folder cannot be written; the last good weights are untouched.
+        TrainingError: the disk is full or the folder cannot be written; files that were there are whole.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
         save_tokenizer(folder)
         form.save(folder)
-        (folder / "tokenizer_config.json").write_text(json.dumps(_TOKENIZER_CONFIG, indent=2) + "\n", encoding="utf-8")
-        text = json.dumps(generation, indent=2)
-        (folder / "generation_config.json").write_text(text + "\n", encoding="utf-8")
-        (folder / "README.md").write_text(card, encoding="utf-8")
+        for name, values in {"tokenizer_config.json": _TOKENIZER_CONFIG, "generation_config.json": generation}.items():
+            write_whole(folder / name, (json.dumps(values, indent=2) + "\n").encode())
+        write_whole(folder / "README.md", card.encode())
         save_checkpoint(model, folder)
     except OSError as error:
         raise unwritable(folder, error) from error

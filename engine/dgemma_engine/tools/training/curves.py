@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass, field
+from io import BytesIO
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
+
+from dgemma_engine.durable_files import write_whole
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,8 +95,12 @@ class Curves:
         return float(np.interp(step, steps, tokens))
 
     def save(self, folder: Path) -> None:
-        """Writes `curves.json`, and `curves.png` where matplotlib is installed."""
-        (folder / "curves.json").write_text(json.dumps(self.to_dict(), indent=1) + "\n", encoding="utf-8")
+        """Writes `curves.json`, and `curves.png` where matplotlib is installed.
+
+        Raises:
+            OSError: one cannot be written; the last one is untouched.
+        """
+        write_whole(folder / "curves.json", (json.dumps(self.to_dict(), indent=1) + "\n").encode())
         if self.points:
             self._draw(folder / "curves.png")
 
@@ -118,4 +125,6 @@ class Curves:
         axes.set_ylabel("nats per token")
         axes.grid(alpha=0.3)
         axes.legend()
-        figure.savefig(path, dpi=120)
+        picture = BytesIO()
+        figure.savefig(picture, format="png", dpi=120)
+        write_whole(path, picture.getvalue())

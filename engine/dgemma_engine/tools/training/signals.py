@@ -1,9 +1,11 @@
-"""Ends a long run on Ctrl-C or SIGTERM: the first ends it after its step, a second one of the kind at once."""
+"""Ends a long run on Ctrl-C or SIGTERM: the first ends it after its step, a second one of either at once."""
 
 from __future__ import annotations
 
 import signal
 from collections.abc import Callable
+
+_ENDING = (signal.SIGINT, signal.SIGTERM)
 
 
 def first_signal() -> Callable[[], bool]:
@@ -12,8 +14,9 @@ def first_signal() -> Callable[[], bool]:
 
     def note(number: int, _frame: object) -> None:
         received.append(number)
-        signal.signal(number, signal.SIG_DFL)
+        for each in _ENDING:
+            signal.signal(each, signal.SIG_DFL)
 
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in _ENDING:
         signal.signal(number, note)
     return lambda: bool(received)

@@ -18,7 +18,7 @@ import torch
 
 from dgemma_engine.errors import TrainingError
 from dgemma_engine.model.transformer import DiffusionGemma
-from dgemma_engine.tools.training.checkpoint import BEST, LATEST, export, load_state, save_state
+from dgemma_engine.tools.training.checkpoint import BEST, LATEST, export, load_state, save_state, unwritable
 from dgemma_engine.tools.training.compiled import compile_layers
 from dgemma_engine.tools.training.curves import CurvePoint, Curves, Evaluation
 from dgemma_engine.tools.training.data.batches import Batch, Position
@@ -177,7 +177,10 @@ class Trainer:
             self._out,
         )
         self._export(LATEST)
-        progress.curves.save(self._out)
+        try:
+            progress.curves.save(self._out)
+        except OSError as error:
+            raise unwritable(self._out / "curves.json", error) from error
 
     def _step(self, batch: Batch, lr_scale: float, window: _Window) -> None:
         progress, loss_table = self._progress, self._config.loss

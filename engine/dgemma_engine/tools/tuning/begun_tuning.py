@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from dgemma_engine.durable_files import put_in_place
+from dgemma_engine.durable_files import write_whole
 from dgemma_engine.errors import CannotResume, TrainingError
 from dgemma_engine.tools.calibration.samples import Sample
 from dgemma_engine.tools.corpus.stable_hash import stable_hash
@@ -68,12 +68,10 @@ class BegunTuning:
         Raises:
             TrainingError: the disk is full or the folder cannot be written.
         """
-        path, unfinished = folder / _NAME, folder / f".{_NAME}.part"
+        path = folder / _NAME
         try:
-            unfinished.write_text(json.dumps(asdict(self)), encoding="utf-8")
-            put_in_place(unfinished, path)
+            write_whole(path, json.dumps(asdict(self)).encode())
         except OSError as error:
-            unfinished.unlink(missing_ok=True)
             raise TrainingError(
                 f"{path}: cannot be written ({error.strerror or error}); free some space and start again"
             ) from error

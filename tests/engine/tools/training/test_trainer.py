@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from dgemma_engine import durable_files
 from dgemma_engine.cli import main
 from dgemma_engine.errors import TrainingError
 from dgemma_engine.infill.engine import Engine
@@ -69,6 +70,31 @@ def test_training_learns_and_leaves_a_model_the_engine_loads(make_trainer: MakeT
         context = Context(document="", prefix="def f(x, y):\n    ", suffix="\n\n\ndef g", deadline_ms=60_000)
         infill = engine.infill(context, Cancel(deadline_s=math.inf, clock=lambda: 0.0))
         assert infill.steps >= 1
+
+
+def test_failed_write_of_any_file_leaves_the_last_one_whole(
+    make_trainer: MakeTrainer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer, run, sync_file = make_trainer(), tmp_path / "run", durable_files.sync_file
+    trainer.run(0.2)
+    failing: list[Path] = []
+
+    def fail(unfinished: Path) -> None:
+        if unfinished in failing:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        sync_file(unfinished)
+
+    monkeypatch.setattr(durable_files, "sync_file", fail)
+    paths = [*filter(Path.is_file, run.iterdir()), *(run / "latest").iterdir()]
+    written = {"config.json", "curves.json", "curves.png", "generation_config.json", "infill.json", "tokenizer.json"}
+    assert {path.name for path in paths} >= written
+    for path in paths:
+        path.write_bytes(b"the last one")
+        failing[:] = [path.with_name(f".{path.name}.part")]
+        with pytest.raises(TrainingError, match=r"cannot be written \(No space left on device\)"):
+            trainer.save()
+        assert path.read_bytes() == b"the last one"
+        assert not failing[0].exists()
 
 
 def test_resumed_run_makes_the_same_losses_as_an_uninterrupted_one(make_trainer: MakeTrainer) -> None:

@@ -319,8 +319,9 @@ def full(*_arguments: object, **_options: object) -> None:
     "target",
     [
         "torch.save",
-        "pathlib.Path.write_bytes",
-        "pathlib.Path.write_text",
+        "dgemma_engine.tools.adaptation.adapter_writer.put_in_place",
+        "dgemma_engine.tools.tuning.begun_tuning.write_whole",
+        "dgemma_engine.repository_adapters.training_folder.write_whole",
         "dgemma_engine.repository_adapters.store._write",
         "dgemma_engine.repository_adapters.training_folder.open_private",
     ],

@@ -70,7 +70,7 @@ def summary(corpus: PackageCorpus) -> Iterator[str]:
     yield f"{'':12} {'packages':>8} {'files':>7} {'MiB':>6}  held out whole"
     for each in corpus.languages:
         held_out = ", ".join(sorted(each.held_out)) or "none"
-        mib = each.num_characters / 2**20
+        mib = each.num_bytes / 2**20
         yield f"{each.lang:12} {len(each.packages):8,} {each.files:7,} {mib:6.1f}  {held_out}"
     licences = sum((each.licences for each in corpus.languages), start=type(corpus.languages[0].licences)())
     yield "files by licence: " + ", ".join(f"{count} {name}" for name, count in licences.most_common())

@@ -35,7 +35,7 @@ class LanguageReport:
     Attributes:
         lang: the language.
         files: kept.
-        num_characters: of them.
+        num_bytes: of them.
         packages: that gave any.
         held_out: those of them that are for evaluation.
         licences: how many files have each.
@@ -44,7 +44,7 @@ class LanguageReport:
 
     lang: str
     files: int = 0
-    num_characters: int = 0
+    num_bytes: int = 0
     packages: set[str] = field(default_factory=set[str])
     held_out: set[str] = field(default_factory=set[str])
     licences: Counter[str] = field(default_factory=Counter[str])
@@ -76,7 +76,7 @@ class PackageCorpus:
         report: Callable[[str], None],
     ) -> None:
         self._table, self._fetcher, self._report = table, fetcher, report
-        self._language_characters, self._reader = language_mib * MIB, PackageReader(int(package_mib * MIB))
+        self._language_bytes, self._reader = language_mib * MIB, PackageReader(int(package_mib * MIB))
         self.languages: list[LanguageReport] = []
 
     @property
@@ -93,7 +93,7 @@ class PackageCorpus:
             # the evaluation, not learnt from it.
             ordered = sorted(language.packages, key=is_held_out)
             files = [source for name in ordered for source in self._package(language, name, report)]
-            room = language.weight * self._language_characters
+            room = language.weight * self._language_bytes
             yield from self._kept([each for each in files if not is_held_out(each.package)], room, report)
             yield from self._kept(
                 [each for each in files if is_held_out(each.package)], 2 * HELD_OUT_SHARE * room, report
@@ -113,14 +113,14 @@ class PackageCorpus:
 
     def _kept(self, files: list[SourceLine], room: float, report: LanguageReport) -> Iterator[SourceLine]:
         """Yields files up to a size, in the order of a hash, so that they come from all packages."""
-        num_characters = 0
+        num_bytes = 0
         for source in sorted(files, key=lambda source: stable_hash(source.text)):
-            num_characters += len(source.text)
-            if num_characters > room:
+            num_bytes += source.num_bytes
+            if num_bytes > room:
                 self.rejected[Rejection.SHARE] += 1
                 continue
             report.files += 1
-            report.num_characters += len(source.text)
+            report.num_bytes += source.num_bytes
             report.packages.add(source.package)
             report.held_out.update({source.package} if is_held_out(source.package) else ())
             report.licences[source.licence] += 1

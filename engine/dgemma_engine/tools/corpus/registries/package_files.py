@@ -35,7 +35,7 @@ class PackageReader:
     """Reads packages; stores fingerprints of the files that it accepted and rejects copies of them.
 
     Args:
-        max_bytes: most characters of one package.
+        max_bytes: most text of one package, in UTF-8.
 
     Attributes:
         rejected: how many files were left out, and why.
@@ -102,7 +102,7 @@ class PackageReader:
         """Returns files up to the package's share, in the order of a hash, so that they come from all over it."""
         kept, num_bytes = list[SourceLine](), 0
         for source in sorted(sources, key=lambda source: stable_hash(source.text)):
-            num_bytes += len(source.text)
+            num_bytes += source.num_bytes
             if num_bytes > self._max_bytes:
                 self.rejected[Rejection.SHARE] += 1
             else:

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from dgemma_engine.durable_files import write_whole
 from dgemma_engine.errors import TaskError
 from dgemma_engine.tokenization.tokenizer import Tokenizer
 from dgemma_engine.tools.corpus import bpe
@@ -84,8 +85,7 @@ class TaskData:
 
     def save_tokenizer(self, folder: Path) -> None:
         """See `TrainingData.save_tokenizer`."""
-        text = self._backend.to_str(pretty=True)
-        (folder / "tokenizer.json").write_text(text, encoding="utf-8")
+        write_whole(folder / "tokenizer.json", self._backend.to_str(pretty=True).encode())
 
     def card(self, curves: Curves, *, num_parameters: int, seed: int) -> str:
         """See `TrainingData.card`."""

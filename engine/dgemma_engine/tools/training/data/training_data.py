@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from dgemma_engine.durable_files import write_whole
 from dgemma_engine.tools.corpus.corpus import Corpus, Split
 from dgemma_engine.tools.training.checkpoint import SLOT_GENERATION
 from dgemma_engine.tools.training.curves import Curves
@@ -101,7 +101,7 @@ class CorpusData:
 
     def save_tokenizer(self, folder: Path) -> None:
         """See `TrainingData.save_tokenizer`."""
-        shutil.copyfile(self.folder / "tokenizer.json", folder / "tokenizer.json")
+        write_whole(folder / "tokenizer.json", (self.folder / "tokenizer.json").read_bytes())
 
     def card(self, curves: Curves, *, num_parameters: int, seed: int) -> str:
         """See `TrainingData.card`."""

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from dgemma_engine.durable_files import put_in_place
+from dgemma_engine.durable_files import put_in_place, write_whole
 from dgemma_engine.errors import CannotResume, Diverged, Interrupted, TrainingError
 from dgemma_engine.families.llama.adapter import fingerprint
 from dgemma_engine.repository_adapters.training_folder import TrainingFacts, TrainingFolder
@@ -165,12 +165,10 @@ class TaskTuner:
             spent_s=self._clock() - started_s,
             results=results,
         )
-        path, unfinished = self._training.path / _BEFORE, self._training.path / f".{_BEFORE}.part"
+        path = self._training.path / _BEFORE
         try:
-            unfinished.write_text(json.dumps(asdict(fresh)), encoding="utf-8")
-            put_in_place(unfinished, path)
+            write_whole(path, json.dumps(asdict(fresh)).encode())
         except OSError as error:
-            unfinished.unlink(missing_ok=True)
             raise unwritable(path, error) from error
         return fresh
 

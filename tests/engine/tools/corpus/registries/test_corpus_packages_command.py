@@ -68,6 +68,14 @@ def test_language_contributes_at_most_its_share(fetcher: FolderFetcher) -> None:
     assert [line.package for line in kept] == ["one"]
 
 
+def test_share_of_a_language_counts_bytes(tmp_path: Path) -> None:
+    texts = {name: f"{source(name)}# {'é' * 800}\n" for name in "ab"}
+    write_wheel(tmp_path, {f"one/{name}.py": text for name, text in texts.items()})
+    corpus = collected(FolderFetcher({"one": tmp_path}), language_mib=1.5 * len(texts["a"].encode()) / 2**20)
+    [kept] = corpus.sources()
+    assert corpus.languages[0].num_bytes == len(kept.text.encode())
+
+
 def test_bundled_table_has_both_parts_in_every_language() -> None:
     table = read_table(TABLE)
     assert {language.lang for language in table} == set(ENDINGS)

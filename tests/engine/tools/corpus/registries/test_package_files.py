@@ -163,8 +163,9 @@ def test_wheel_yields_each_source_once(tmp_path: Path) -> None:
 
 
 def test_package_contributes_at_most_its_share(tmp_path: Path) -> None:
-    path = write_wheel(tmp_path, {f"some/m{i}.py": source("abcdefgh"[i]) for i in range(8)})
-    size = len(source("a"))
+    texts = [f"{source(letter)}# {'é' * 400}\n" for letter in "abcdefgh"]
+    path = write_wheel(tmp_path, {f"some/m{i}.py": text for i, text in enumerate(texts)})
+    size = len(texts[0].encode())
     reader = PackageReader(3 * size)
     assert len(reader.read(Registry.PYPI, "some", "python", [path])) == 3
     assert reader.rejected[Rejection.SHARE] == 5

@@ -109,7 +109,7 @@ def test_a_disk_that_fills_installs_nothing(
     def full(*_arguments: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("dgemma_engine.tools.tuning.task.task_tuner.put_in_place", full)
+    monkeypatch.setattr("dgemma_engine.tools.tuning.task.task_tuner.write_whole", full)
     with pytest.raises(TrainingError, match=r"before\.json: cannot be written .No space left on device"):
         make_task_tuner().run(resume=False)
     assert not adapter.exists()
