@@ -86,14 +86,15 @@ def measured(base: Path, store: AdapterStore, folders: Sequence[str], rounds: in
     engine = Engine.load(base, device="cpu", report=lambda _percent, _message: None, adapters=store)
     model, adapters = engine._model, engine._adapters  # pyright: ignore[reportPrivateUsage]
     assert adapters is not None
+    choose = adapters.choose
     first_use_ms, loaded = list[float](), list[ModelAdapter]()
     for folder in folders:
         began_s = time.perf_counter()
-        adapter = adapters.choose(folder).model_adapter
+        adapter = choose(folder).model_adapter
         first_use_ms.append((time.perf_counter() - began_s) * 1e3)
         assert adapter is not None
         loaded.append(adapter)
-    choose_ms = [timed(lambda folder=folder: adapters.choose(folder)) for _ in range(rounds) for folder in folders]
+    choose_ms = [timed(lambda folder=folder: choose(folder)) for _ in range(rounds) for folder in folders]
     ids_1T = torch.randint(1_000, 40_000, (1, PROMPT_TOKENS), generator=torch.Generator().manual_seed(0))
     caches: dict[str, PromptCache] = {}
     for name, adapter in {"base": None, "one": loaded[0], "two": loaded[1]}.items():
