@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import tempfile
@@ -34,6 +35,16 @@ def own_homes() -> Iterator[None]:
         for name in ("XDG_STATE_HOME", "XDG_DATA_HOME"):
             patch.setitem(os.environ, name, str(Path(folder) / name.lower()))
         yield
+
+
+@pytest.fixture(autouse=True)
+def own_log_levels() -> Iterator[None]:
+    """Restores the levels of loggers, which a server in the tests' own process sets."""
+    loggers = [logging.getLogger(name) for name in (None, "pygls", "dgemma_lsp", "dgemma_engine")]
+    levels = [logger.level for logger in loggers]
+    yield
+    for logger, level in zip(loggers, levels, strict=True):
+        logger.setLevel(level)
 
 
 @pytest.fixture

@@ -91,12 +91,15 @@ class DebounceConfig:
         repeat_s: gaps below this are a held key, faster than anyone types: the engine is not asked before it is
             released.
         longest_s: longest wait; 0 never waits.
+        longest_slow_s: longest wait for an engine that takes longer than a gap: small asks it more often for nothing,
+            large adds to every answer.
         weight: weight of the newest gap and latency in their averages: 1 keeps the last one only.
     """
 
     pause_s: float = 1.0
     repeat_s: float = 0.04
-    longest_s: float = 0.2
+    longest_s: float = 0.3
+    longest_slow_s: float = 0.2
     weight: float = 0.3
 
     def __post_init__(self) -> None:
@@ -104,8 +107,8 @@ class DebounceConfig:
             raise ValueError(f"{self.weight=} must be above 0 and at most 1")
         if not 0 <= self.repeat_s <= self.pause_s:
             raise ValueError(f"0 <= {self.repeat_s=} <= {self.pause_s=} must hold")
-        if self.longest_s < 0:
-            raise ValueError(f"{self.longest_s=} must not be negative")
+        if min(self.longest_s, self.longest_slow_s) < 0:
+            raise ValueError(f"{self.longest_s=} and {self.longest_slow_s=} must not be negative")
 
 
 class LatencyEstimate:
@@ -165,7 +168,7 @@ class TypingCadence:
         if gap_s < self._config.repeat_s or said_nothing:
             wait_s = 1.5 * gap_s
         elif latency_s > gap_s:
-            wait_s = gap_s
+            wait_s = min(gap_s, self._config.longest_slow_s)
         elif latency_s <= gap_s / 2:
             return 0.0
         else:
