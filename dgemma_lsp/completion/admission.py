@@ -91,15 +91,15 @@ class DebounceConfig:
         repeat_s: gaps below this are a held key, faster than anyone types: the engine is not asked before it is
             released.
         longest_s: longest wait; 0 never waits.
-        longest_slow_s: longest wait for an engine that takes longer than a gap: small asks it more often for nothing,
-            large adds to every answer.
+        longest_slow_s: longest wait before an engine that takes longer than a gap is asked: small begins more runs that
+            the next key cancels, large adds to every answer.
         weight: weight of the newest gap and latency in their averages: 1 keeps the last one only.
     """
 
     pause_s: float = 1.0
     repeat_s: float = 0.04
     longest_s: float = 0.3
-    longest_slow_s: float = 0.2
+    longest_slow_s: float = 0.08
     weight: float = 0.3
 
     def __post_init__(self) -> None:
@@ -153,9 +153,9 @@ class TypingCadence:
 
         0 for the first key after a pause, and while the engine answers in half of a gap. An engine that answers
         within a gap is asked so that its answer comes one and a half gaps after the key. A slower one cannot answer
-        before the next key: it is asked where that key is late, a gap after the last. After an empty answer and
-        while a key is held, the engine is asked after one and a half gaps: one character later the answer is seldom
-        another. The time that the client has waited since the key counts.
+        before the next key: it is asked after half of a gap, so that of quick keys only the last asks. After an empty
+        answer and while a key is held, the engine is asked after one and a half gaps: one character later the answer
+        is seldom another. The time that the client has waited since the key counts.
 
         Args:
             now_s: the clock.
@@ -168,7 +168,7 @@ class TypingCadence:
         if gap_s < self._config.repeat_s or said_nothing:
             wait_s = 1.5 * gap_s
         elif latency_s > gap_s:
-            wait_s = min(gap_s, self._config.longest_slow_s)
+            wait_s = min(gap_s / 2, self._config.longest_slow_s)
         elif latency_s <= gap_s / 2:
             return 0.0
         else:

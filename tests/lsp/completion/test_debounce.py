@@ -25,8 +25,8 @@ def rhythm(*gaps_s: float) -> tuple[TypingCadence, float]:
         ((0.2,), 0.0, 0.0),  # Nothing is known of the engine yet.
         ((0.2, 0.2), 0.1, 0.0),  # It is fast enough for every key.
         ((0.2, 0.2), 0.15, 0.15),
-        ((0.15, 0.15), 0.5, 0.15),  # Too slow to answer before the next key.
-        ((0.5, 0.5), 0.6, 0.2),  # Not longer than this,
+        ((0.15, 0.15), 0.5, 0.075),  # Too slow to answer before the next key.
+        ((0.5, 0.5), 0.6, 0.08),  # Not longer than this,
         ((0.5, 0.5), 0.3, 0.3),  # nor than this where it is nearly fast enough.
         ((0.02, 0.02), 0.001, 0.03),  # A held key,
         ((0.02, 0.02), 0.5, 0.03),  # also with an engine that is too slow.
@@ -78,7 +78,7 @@ def test_abandoned_request_is_a_lower_bound_of_the_latency() -> None:
     [
         ({"weight": 0.0}, r"self\.weight=0\.0 must be above 0"),
         ({"repeat_s": 2.0}, r"self\.repeat_s=2\.0 <= self\.pause_s=1\.0"),
-        ({"longest_s": -1.0}, r"self\.longest_s=-1\.0 and self\.longest_slow_s=0\.2 must not be negative"),
+        ({"longest_s": -1.0}, r"self\.longest_s=-1\.0 and self\.longest_slow_s=0\.08 must not be negative"),
     ],
 )
 def test_config_refuses_wrong_values(values: dict[str, float], message: str) -> None:
