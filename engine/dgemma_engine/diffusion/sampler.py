@@ -32,7 +32,8 @@ class PositionScores:
         entropy_RM: nats at the step's temperature, float32.
         valid_RM: bool.
         committed_RM: bool, where the canvas holds a token that is no noise; None if noise cannot be told from tokens.
-        probability_RM: of the likeliest token at the step's temperature, float32; None if the executor has none.
+        probability_RM: of the likeliest token at the step's temperature, float32; None but for an absorbing mask: a
+            DiffusionGemma has the entropy alone.
         position_RM: in the text, the prompt included, int64; None if the executor has none.
         steps_left: that follow this one; 0 is the last.
     """

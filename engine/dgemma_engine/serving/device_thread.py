@@ -211,7 +211,6 @@ class DeviceThread:
             self._engine = engine = self._load(self._report)
         except Exception as error:
             message = load_message(error)
-            _log.error("the model cannot be loaded: %s", message)
             with self._condition:
                 self._progress = Progress(state=EngineState.FAILED, percent=0, message=message)
                 for job in self._scheduler.drain():

@@ -49,12 +49,17 @@ def fault(error: Exception) -> EngineFault:
 
 
 def load_message(error: Exception) -> str:
-    """Returns why a model cannot be loaded, and what to do where that is known."""
+    """Logs and returns why a model cannot be loaded, and what to do where that is known; the log has a fault's place."""
     if isinstance(error, EngineError):
-        return _one_line(error)
-    if isinstance(error, ModuleNotFoundError):
-        return f"{error.name} is not installed; run: pip install 'dgemma-lsp[engine]'"
-    return f"the model cannot be loaded ({type(error).__name__}: {_one_line(error)})"
+        message, place = _one_line(error), ""
+    elif isinstance(error, ModuleNotFoundError):
+        message, place = f"{error.name} is not installed; run: pip install 'dgemma-lsp[engine]'", ""
+    else:
+        why = ": ".join(filter(None, (type(error).__name__, _one_line(error))))
+        message = f"the model cannot be loaded ({why}); the engine's log has the place"
+        place = "\n" + "".join(traceback.format_tb(error.__traceback__))
+    _log.error("%s%s", message, place)
+    return message
 
 
 def _one_line(error: Exception) -> str:

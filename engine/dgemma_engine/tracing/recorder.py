@@ -183,3 +183,6 @@ def _written_ids(writings: Iterable[WritingTrace]) -> Iterator[int]:
         yield from (*writing.forced_ids, *writing.draft_ids)
         for one in writing.passes:
             yield from (*one.ids, *itertools.chain(*one.other_ids))
+            # A guess that a pass checked is in no draft.
+            if one.draft_id >= 0:
+                yield one.draft_id

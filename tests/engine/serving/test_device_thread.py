@@ -265,16 +265,21 @@ def test_load_failure_answers_waiting_and_later_requests() -> None:
     ("error", "message"),
     [
         (ModuleNotFoundError("x", name="torch"), "torch is not installed; run: pip install 'dgemma-lsp[engine]'"),
-        (OSError("disk\nfull"), "the model cannot be loaded (OSError: disk full)"),
+        (OSError("disk\nfull"), "the model cannot be loaded (OSError: disk full); the engine's log has the place"),
+        (AssertionError(), "the model cannot be loaded (AssertionError); the engine's log has the place"),
     ],
 )
-def test_load_failure_is_reported_in_one_line_with_a_remedy(error: Exception, message: str) -> None:
+def test_load_failure_is_reported_in_one_line_with_a_remedy(
+    error: Exception, message: str, caplog: pytest.LogCaptureFixture
+) -> None:
     def load(report: Callable[[int, str], None]) -> SteppingEngine:
         raise error
 
     run = Run(load)
     run.wait_for(lambda: run.device.state is EngineState.FAILED)
     assert run.device.progress.message == message
+    assert message in caplog.text
+    assert ("test_device_thread.py" in caplog.messages[-1]) == ("log has the place" in message)
 
 
 def test_stop_answers_everything(run: Run) -> None:

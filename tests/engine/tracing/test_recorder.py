@@ -201,6 +201,18 @@ def test_left_to_right_candidate_is_the_generated_text(engine: Engine) -> None:
     assert Trace.from_wire(json.loads(json.dumps(trace.to_wire()))) == trace
 
 
+def test_guess_that_a_pass_refutes_is_spelled(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a pass checked without a draft is named like every other token, so that its page can be made."""
+    monkeypatch.setattr(engine._model, "checked_at_once", 4)  # pyright: ignore[reportPrivateUsage]
+    recorder = Recorder(time.monotonic)
+    options = InfillOptions(decode=Decode.LEFT_TO_RIGHT, forks=False)
+    trace = recorder.trace(engine.infill(CODE, unhurried(), recorder=recorder, options=options))
+    (writing,) = trace.writings
+    refuted = {str(one.draft_id) for one in writing.passes if one.draft_id >= 0}
+    assert writing.draft_ids == () and refuted
+    assert refuted <= {*trace.tokens, *trace.marks}
+
+
 def test_recorded_probabilities_are_consistent(recorded: tuple[Infill, Trace]) -> None:
     for canvas in recorded[1].canvases:
         for row in (row for step in canvas.steps for row in step.rows):
