@@ -47,6 +47,8 @@ def check_engine(facts: Facts) -> Finding:
         found = Finding.split(name, verdict, engine.problem, remedy=engine.stop_command)
         return Finding(name=name, verdict=verdict, detail=known + found.detail, remedy=found.remedy)
     status = engine.status
+    if status is None and facts.model.problem:
+        return Finding(name=name, verdict=Severity.WARN, detail="none runs for this model", remedy="see model")
     if status is None:
         detail = "none runs now; the first completion starts it"
         return Finding(name=name, verdict=Severity.WARN, detail=detail, remedy=engine.start_command)
@@ -60,9 +62,9 @@ def check_engine(facts: Facts) -> Finding:
 
 
 def check_others(facts: Facts) -> Finding | None:
-    """Whether other engines hold models in memory, too; None where there are none."""
+    """Whether other engines hold models in memory, too; None where there are none, or this model cannot be loaded."""
     others = facts.engine.others
-    if not others:
+    if not others or facts.model.problem:
         return None
     told = "; ".join(_about_other(other, facts.server_version) for other in others)
     commands = "; ".join(dict.fromkeys(other.stop_command for other in others))

@@ -49,7 +49,7 @@ def fault(error: Exception) -> EngineFault:
 
 
 def load_message(error: Exception) -> str:
-    """Logs and returns why a model cannot be loaded, and what to do where that is known; the log has a fault's place."""
+    """Logs and returns why a model cannot be loaded, and what to do if known; the log has a fault's place."""
     if isinstance(error, EngineError):
         message, place = _one_line(error), ""
     elif isinstance(error, ModuleNotFoundError):

@@ -288,8 +288,14 @@ NO_ENGINE = ("engine", Severity.WARN, "none runs now")
             [("model", Severity.WARN, r"`embedded` is called `tiny` now -> write `tiny` for it")],
         ),
         (
-            {"engine": IDLE, "model": ModelFacts(name="small", problem="small is not there yet; run: pull")},
-            [NO_ENGINE, ("model", Severity.FAIL, "small is not there yet -> run: pull")],
+            {
+                "engine": replace(IDLE, others=(OtherEngine(pid=7, stop_command="S", version="0", model="m"),)),
+                "model": ModelFacts(name="small", problem="small is not there yet; run: pull"),
+            },
+            [
+                ("engine", Severity.WARN, "none runs for this model -> see model"),
+                ("model", Severity.FAIL, "small is not there yet -> run: pull"),
+            ],
         ),
         ({"memory_bytes": (1 << 30, 0)}, [("memory", Severity.WARN, "1.0 GiB.* -> the model tiny needs 2 GiB")]),
         ({"stats_problem": "x: bad; remove it"}, [("statistics", Severity.WARN, "x: bad -> remove it")]),

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from dgemma_lsp.commands.checks.finding import Severity
 from dgemma_lsp.commands.editor_settings import read_editor_settings
 from dgemma_lsp.settings.settings import Settings
 from tests.lsp.programs import environ_in
@@ -82,3 +83,21 @@ def test_doctor_refuses_standard_input_without_json(tmp_path: Path) -> None:
     code, out, errors = doctor(tmp_path, "{")
     assert (code, out) == (2, "")
     assert errors.startswith("dgemma-lsp: the settings in - are no JSON (") and errors.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("settings", "verdict", "detail", "remedy"),
+    [
+        ({"enabled": False}, Severity.FAIL, "dgemma.enabled is false", "set dgemma.enabled to true"),
+        ({"pausedLanguages": ["python", "go"]}, Severity.WARN, "nothing is offered in python, go", "pausedLanguages"),
+        ({"engine": {"autostart": False}}, Severity.WARN, "engine.autostart is false", "dgemma-engine start"),
+        ({"engine": {"autostart": False, "url": "http://gpu.lan"}}, None, "", ""),
+    ],
+)
+def test_settings_that_switch_completions_off_are_found(
+    settings: dict[str, object], verdict: Severity | None, detail: str, remedy: str, tmp_path: Path
+) -> None:
+    (path := tmp_path / "settings.json").write_text(json.dumps(settings))
+    _, findings = read_editor_settings(str(path), Settings())
+    assert [finding.verdict for finding in findings] == ([] if verdict is None else [verdict])
+    assert all(detail in finding.detail and remedy in finding.remedy for finding in findings)
