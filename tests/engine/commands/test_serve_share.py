@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import signal
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -11,6 +13,7 @@ import pytest
 from dgemma_engine.errors import OutOfReach
 from dgemma_engine.ipc.client import EngineClient
 from dgemma_engine.ipc.endpoint import EngineLocation
+from dgemma_engine.ipc.lock_file import holder_pid
 from dgemma_engine.protocol.definition_messages import DefinitionsQuery
 from dgemma_engine.protocol.messages import Context, Draft, Finish
 from dgemma_engine.protocol.status_messages import EngineState
@@ -22,6 +25,8 @@ from tests.engine.commands.test_serve import PREFIX, Program
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
 ASKED = Context(document="file:///a.py", prefix=PREFIX, suffix="\n", path="a.py", language="python", deadline_ms=60_000)
+# A client waits a little before it sends a cancellation.
+SENT_S = 0.2
 FILL = replace(ASKED, document="file:///a.py#fill", on_demand=True, max_middle_tokens=128)
 
 
@@ -63,19 +68,27 @@ async def test_answers_are_those_of_the_socket(program: Program, location: Remot
     await remote.close()
 
 
-async def test_drafts_and_cancellation_reach_the_real_engine(location: RemoteLocation) -> None:
+async def test_drafts_and_cancellation_reach_the_real_engine(program: Program, location: RemoteLocation) -> None:
     remote = await connect_remote(location, on_progress=lambda _: None, on_closed=lambda _why: None)
     drafts: list[Draft] = []
     infill = await remote.infill(replace(ASKED, document="drafts", seed=3), drafts.append)
     assert drafts and infill.finish is not Finish.CANCELLED
-    # With some seeds the run ends before the cancellation arrives.
+    # A run of this model may be over before a cancellation is sent, so the engine stands still until then.
+    engine = holder_pid(program.lock)
+    assert engine is not None
+    status = await remote.status()
     for seed in range(5, 40):
         begun = asyncio.Event()
         long = replace(FILL, document="long", max_middle_tokens=4_096, seed=seed)
         asking = asyncio.create_task(remote.infill(long, lambda _draft, begun=begun: begun.set()))
         await asyncio.wait([asking, asyncio.ensure_future(begun.wait())], return_when=asyncio.FIRST_COMPLETED)
-        asking.cancel()
-        await asyncio.gather(asking, return_exceptions=True)
+        os.kill(engine, signal.SIGSTOP)
+        try:
+            asking.cancel()
+            await asyncio.gather(asking, return_exceptions=True)
+            await asyncio.sleep(SENT_S)
+        finally:
+            os.kill(engine, signal.SIGCONT)
         while (status := await remote.status()).state is EngineState.BUSY:
             await asyncio.sleep(0.02)
         if status.requests["cancelled"]:
