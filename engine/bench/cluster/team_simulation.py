@@ -56,7 +56,7 @@ class Team:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Setting:
+class QuestionCosts:
     """The costs of a question.
 
     Attributes:
@@ -82,7 +82,7 @@ class Setting:
     max_requests: int = 16
 
     @classmethod
-    def measured(cls, costs: Costs, carrying: Carrying, num_cores: int) -> Setting:
+    def measured(cls, costs: Costs, carrying: Carrying, num_cores: int) -> QuestionCosts:
         """Returns a setting with measured times; documents take turns on a processor, and all share its cores."""
         warm_s = [one / 1_000 * costs.processor_share for one in costs.warm_ms]
         usual_s = statistics.median(warm_s)
@@ -98,7 +98,7 @@ class Setting:
         )
 
     @classmethod
-    def h200(cls, step_ms: float, together: Mapping[int, float]) -> Setting:
+    def h200(cls, step_ms: float, together: Mapping[int, float]) -> QuestionCosts:
         """Returns the setting of a card.
 
         Args:
@@ -140,7 +140,7 @@ class _Prompt:
 class _Replica:
     """One engine: its queue, its slots, its device, its interpreter."""
 
-    def __init__(self, world: simpy.Environment, setting: Setting, machine: SharedMachine) -> None:
+    def __init__(self, world: simpy.Environment, setting: QuestionCosts, machine: SharedMachine) -> None:
         self._world, self._setting, self._machine = world, setting, machine
         self.interpreter = simpy.Resource(world, capacity=1)
         self._slots = simpy.Resource(world, capacity=setting.num_at_once)
@@ -187,7 +187,7 @@ class _Replica:
         self._device.release(turn)
 
 
-def simulate(team: Team, setting: Setting, texts: Sequence[Piece], *, seeds: Sequence[int]) -> dict[str, Any]:
+def simulate(team: Team, setting: QuestionCosts, texts: Sequence[Piece], *, seeds: Sequence[int]) -> dict[str, Any]:
     """Returns waiting times, and how busy the devices are, in as many runs as seeds.
 
     Args:
@@ -210,7 +210,7 @@ def simulate(team: Team, setting: Setting, texts: Sequence[Piece], *, seeds: Seq
 
 
 def _run(
-    team: Team, setting: Setting, texts: Sequence[Piece], seed: int, ends: Counter[str], times_ms: list[float]
+    team: Team, setting: QuestionCosts, texts: Sequence[Piece], seed: int, ends: Counter[str], times_ms: list[float]
 ) -> list[float]:
     """Adds how questions ended and how long answers took; returns the share of time that each device was busy."""
     world = simpy.Environment()

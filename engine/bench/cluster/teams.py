@@ -44,7 +44,7 @@ from echo_replica import EchoReplica
 from local_cluster import LocalCluster, local_cluster
 from remote_engine import engine as echo_engine
 from shared_machine import Carrying, carrying, replica_processor_s
-from team_simulation import Setting, Team, simulate
+from team_simulation import QuestionCosts, Team, simulate
 from team_typing import Costs, Outcomes, costs_of, pieces, question, type_for
 
 _PORT, _NUM_REPLICAS = 8_471, 2
@@ -243,7 +243,7 @@ def simulated(
     for name, measured, people in (("typing_20", few, 20), ("typing", many, args.people)):
         team = Team(people=people, num_replicas=_NUM_REPLICAS, pause_s=args.pause_s, seconds=args.seconds)
         found = simulate(
-            team, Setting.measured(costs, carried, os.cpu_count() or 1), pieces(), seeds=range(_NUM_SIMULATED)
+            team, QuestionCosts.measured(costs, carried, os.cpu_count() or 1), pieces(), seeds=range(_NUM_SIMULATED)
         )
         took = measured.summary()
         errors = {key: round(found[key] / took[key] - 1, 3) for key in ("p50_ms", "p95_ms") if took[key]}
@@ -251,7 +251,7 @@ def simulated(
     result["teams"] = {
         f"{people}_people_{cards}_cards": simulate(
             Team(people=people, num_replicas=cards, pause_s=args.pause_s, seconds=60.0),
-            Setting.h200(args.h200_step_ms, together_on_a_card()),
+            QuestionCosts.h200(args.h200_step_ms, together_on_a_card()),
             pieces(),
             seeds=[1],
         )

@@ -19,7 +19,7 @@ from dgemma_kernels.launch.launch_table import LaunchTable, for_device
 from gpu_cases import Bench
 from gpu_checks import Checks
 from gpu_result import FIXED, Report
-from gpu_setting import Setting, format_of, run_cases
+from gpu_setting import GpuSetting, format_of, run_cases
 
 sys.path.insert(0, str(Path(__file__).parents[3] / "kernels/bench"))
 WITHOUT, EVERY = "without gains", "every gain"
@@ -55,7 +55,7 @@ class ChangingTable:
         self._entries.update(changed(self._start, gain).entries)
 
 
-def run(setting: Setting, report: Report) -> None:
+def run(setting: GpuSetting, report: Report) -> None:
     """Measures each gain's calls, checks all operations with every gain, and times steps with each."""
     device = setting.device
 

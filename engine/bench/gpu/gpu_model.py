@@ -109,7 +109,7 @@ def quantised(weight: Tensor, encoding: Encoding) -> QuantisedTensor:
     return whole.unflatten_rows(weight.shape[0]) if weight.ndim == 3 else whole
 
 
-class Peer:
+class ReferenceModel:
     """`transformers`' model of the same configuration with random weights.
 
     Args:

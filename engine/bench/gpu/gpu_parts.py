@@ -20,17 +20,17 @@ from dgemma_engine.model.ops import Ops
 from gpu_cases import Bench, Sizes, distinct_experts, row
 from gpu_cases import seconds as seconds_of
 from gpu_checks import Checks
-from gpu_model import Peer
+from gpu_model import ReferenceModel
 from gpu_plan import ALL_FORMATS, PLAIN, REPOSITORY
 from gpu_result import FIXED, RATIOS, Report
-from gpu_setting import Setting, format_of, run_cases
+from gpu_setting import GpuSetting, format_of, run_cases
 from gpu_together import users_at_once
 
 TINY_WORK = "gated_gelu"
 FOLDERS = ("tests/kernels/interpreted", "tests/engine/interpreted")
 
 
-def run_part(part: str, setting: Setting, report: Report, folder: Path, seconds_left: float) -> None:
+def run_part(part: str, setting: GpuSetting, report: Report, folder: Path, seconds_left: float) -> None:
     """Runs the cases of one part that are not done.
 
     Args:
@@ -82,7 +82,7 @@ def has_peer() -> bool:
         return False
 
 
-def _checks(setting: Setting, report: Report, kind: str, forms: Sequence[str]) -> None:
+def _checks(setting: GpuSetting, report: Report, kind: str, forms: Sequence[str]) -> None:
     ops = setting.ops if setting.is_tiny else Ops.triton()
     checks = Checks(device=setting.device, config=setting.checked, sizes=setting.sizes, ops=ops)
 
@@ -113,7 +113,7 @@ def _experts(report: Report, bench: Bench) -> list[dict[str, Any]]:
     return []
 
 
-def _kernels(setting: Setting, report: Report) -> None:
+def _kernels(setting: GpuSetting, report: Report) -> None:
     """Times every operation of a step against the card's own rates."""
     rates: dict[str, float | None] = {}
 
@@ -144,7 +144,7 @@ def _profile(report: Report, bench: Bench) -> list[dict[str, Any]]:
     return []
 
 
-def _tests(setting: Setting, report: Report) -> list[dict[str, Any]]:
+def _tests(setting: GpuSetting, report: Report) -> list[dict[str, Any]]:
     """Runs the tests of kernels, each file in a process, several at once: compiling takes them longer than running."""
     files = sorted(str(path) for folder in FOLDERS for path in (REPOSITORY / folder).glob("test_*.py"))
     mode = {"TRITON_INTERPRET": "1"} if setting.is_tiny else {"DGEMMA_TEST_GPU": "1"}
@@ -168,10 +168,10 @@ def _tests(setting: Setting, report: Report) -> list[dict[str, Any]]:
     return []
 
 
-def _compare(setting: Setting, report: Report) -> list[dict[str, Any]]:
+def _compare(setting: GpuSetting, report: Report) -> list[dict[str, Any]]:
     """Fills one canvas with the fixed steps in turn by `transformers` and by each format that fits beside it."""
     sizes, spent = setting.sizes, dict[str, list[float]]()
-    peer = Peer(setting.config, setting.device, torch.bfloat16)
+    peer = ReferenceModel(setting.config, setting.device, torch.bfloat16)
     benches, prompts, missing = dict[str, Bench](), dict[str, Any](), dict[str, str]()
     for form in reversed(setting.formats):
         try:
@@ -202,7 +202,7 @@ def _compare(setting: Setting, report: Report) -> list[dict[str, Any]]:
     return [entry]
 
 
-def _tune(setting: Setting, report: Report, folder: Path, seconds_left: float) -> list[dict[str, Any]]:
+def _tune(setting: GpuSetting, report: Report, folder: Path, seconds_left: float) -> list[dict[str, Any]]:
     """Continues the card's launch table for as long as there is time."""
     from tune import is_broken, tuner
 

@@ -172,7 +172,7 @@ def one_part(options: argparse.Namespace) -> int:
     """Runs one part in this process."""
     import gpu_parts
     import torch
-    from gpu_setting import Setting
+    from gpu_setting import GpuSetting
     from tune import is_broken
 
     device = torch.device("cpu" if options.tiny else "cuda")
@@ -183,7 +183,7 @@ def one_part(options: argparse.Namespace) -> int:
         case_s=0.0 if options.tiny or options.part == "tune" else CASE_S,
     )  # fmt: skip
     report.read()
-    make = Setting.of_processor if options.tiny else Setting.of_card
+    make = GpuSetting.of_processor if options.tiny else GpuSetting.of_card
     gpu_parts.run_part(
         options.part, make(options.formats), report, options.out.parent / "launch_tables", options.seconds
     )

@@ -22,7 +22,7 @@ TINY = Sizes(
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Setting:
+class GpuSetting:
     """The device, models and sizes to measure.
 
     Attributes:
@@ -44,7 +44,7 @@ class Setting:
     is_tiny: bool = False
 
     @classmethod
-    def of_card(cls, formats: Sequence[str]) -> Setting:
+    def of_card(cls, formats: Sequence[str]) -> GpuSetting:
         """Models of the released one's size on the first card."""
         both = released([SLIDING, FULL])
         device = torch.device("cuda")
@@ -53,7 +53,7 @@ class Setting:
         )
 
     @classmethod
-    def of_processor(cls, formats: Sequence[str]) -> Setting:
+    def of_processor(cls, formats: Sequence[str]) -> GpuSetting:
         """A few thousand weights, in the same code."""
         return cls(
             device=torch.device("cpu"), config=tiny(), checked=tiny(), ops=Ops.fused_reference(), sizes=TINY,
@@ -72,7 +72,7 @@ def format_of(form: str) -> Format | None:
 
 
 def run_cases(
-    setting: Setting, form: str, report: Report, cases: dict[str, Callable[[Bench], list[dict[str, Any]]]]
+    setting: GpuSetting, form: str, report: Report, cases: dict[str, Callable[[Bench], list[dict[str, Any]]]]
 ) -> None:
     """Runs cases of one model, which is made only if one of them is left."""
     left = report.left(list(cases), form)

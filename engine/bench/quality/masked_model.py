@@ -28,7 +28,7 @@ from dgemma_engine.families.masked.config import MaskedConfig
 from dgemma_engine.families.masked.model import MaskedModel
 from dgemma_engine.families.tensor_names import HUGGING_FACE
 from dgemma_engine.model.ops import Ops
-from dgemma_engine.tools.training.optimization.muon import MuonAdamW, OptimizerConfig
+from dgemma_engine.tools.training.optimization.muon import MuonAdamW, MuonConfig
 from safetensors.torch import save_file
 from tokenizers import Tokenizer, decoders, pre_tokenizers
 from tokenizers.models import BPE
@@ -113,7 +113,7 @@ def trained(folder: Path, seconds: float) -> dict[str, Any]:
             torch.nn.init.normal_(parameter, std=0.05)
         else:
             torch.nn.init.constant_(parameter, float("norm" in name))
-    optimizer = MuonAdamW(model, OptimizerConfig())
+    optimizer = MuonAdamW(model, MuonConfig())
     started, steps, losses = time.process_time(), 0, list[float]()
     while (spent := time.process_time() - started) < seconds:
         ids_BT = torch.tensor([window(random_, lambda text: backend.encode(text).ids) for _ in range(ROWS)])

@@ -78,7 +78,7 @@ class Written:
         pass
 
 
-class Editor:
+class MessageSender:
     """Hands messages to a server and measures them."""
 
     def __init__(self, home: str) -> None:
@@ -127,7 +127,9 @@ def _decoding_ms(body: bytes) -> float:
     return (time.process_time() - started_s) * 1e3
 
 
-async def of_text(editor: Editor, language: str, text: str, cursor: tuple[int, int], number: int) -> dict[str, Any]:
+async def of_text(
+    editor: MessageSender, language: str, text: str, cursor: tuple[int, int], number: int
+) -> dict[str, Any]:
     """Returns the milliseconds of each kind of message about one text."""
     uri, (line, column) = f"file:///w/{number}.txt", cursor
     document, found = {"uri": uri}, {}
@@ -175,7 +177,7 @@ def shapes(piece: str, length: int) -> Iterator[tuple[str, str, tuple[int, int]]
     yield "lines", "\n".join(lines), (len(lines) // 2, 50)
 
 
-async def of_values(editor: Editor, length: int) -> dict[str, Any]:
+async def of_values(editor: MessageSender, length: int) -> dict[str, Any]:
     """Returns the milliseconds of settings and URIs."""
     found: dict[str, Any] = {}
     change = "workspace/didChangeConfiguration"
@@ -202,7 +204,7 @@ async def measure(length: int) -> dict[str, Any]:
     """Returns by entry point the worst message: milliseconds, what decoding takes of them, and what it was about."""
     worst: dict[str, Any] = {}
     with tempfile.TemporaryDirectory(prefix="dgemma-") as home:
-        editor = Editor(home)
+        editor = MessageSender(home)
         await editor.begin()
         # As the server does when it starts.
         gc.freeze()

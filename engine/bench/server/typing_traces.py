@@ -29,7 +29,7 @@ from dgemma_engine.ipc.client import EngineClient
 from dgemma_engine.ipc.endpoint import EngineLocation
 from dgemma_engine.model_store.catalogue import TINY
 from editor import editing
-from window import Asked, Window
+from window import AskedItem, Window
 
 TRACES = record.HERE / "traces.jsonl"
 _TARGETS = {
@@ -132,7 +132,7 @@ async def storm(folder: Path, runs: Path, *, num_requests: int = 200, seconds: f
     }
 
 
-def overruns_ms(runs: list[dict[str, Any]], asked: list[Asked]) -> list[float]:
+def overruns_ms(runs: list[dict[str, Any]], asked: list[AskedItem]) -> list[float]:
     """Returns how long each cancelled run went on after the newest request of its document had been sent."""
     found: list[float] = []
     for run in runs:
@@ -234,7 +234,7 @@ def _share(part: int, whole: int) -> float:
     return round(part / whole, 3) if whole else 0.0
 
 
-def _times(name: str, asked: list[Asked]) -> dict[str, float | None]:
+def _times(name: str, asked: list[AskedItem]) -> dict[str, float | None]:
     times_ms = [1e3 * (one.answered_s - one.sent_s) for one in asked if one.answered_s is not None]
     return record.spread(times_ms, prefix=name)
 

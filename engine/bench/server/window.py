@@ -28,7 +28,7 @@ _PAIRS = {"(": ")", "[": "]", "{": "}"}
 
 
 @dataclass(slots=True)
-class Asked:
+class AskedItem:
     """One request. `inserted` is what follows the cursor; None for no item. `expected` is what should be left over of
     the item shown before, if what was typed since begins it. `replaced_s` is when its document was edited or asked
     about again; `stale_s` how long after that an item came, where that is too long for the two to have crossed."""
@@ -53,8 +53,8 @@ class _File:
     truth: str
     version: int = 1
     undo: list[tuple[str, int]] = field(default_factory=list)
-    newest: Asked | None = None
-    ghost: Asked | None = None
+    newest: AskedItem | None = None
+    ghost: AskedItem | None = None
     typed: str = ""
 
     def replace(self) -> None:
@@ -85,7 +85,7 @@ class Window:
         self._pending: dict[str, Future[Any]] = {}
         self._taken_back: set[str] = set()
         self._timer: asyncio.TimerHandle | None = None
-        self.asked: list[Asked] = []
+        self.asked: list[AskedItem] = []
         self.keys = 0
         self.accepted = 0
 
@@ -256,7 +256,7 @@ class Window:
         self._timer = None
         file = self.file
         expected = file.ghost.inserted.removeprefix(file.typed) if file.ghost and file.ghost.inserted else None
-        asked = Asked(file.uri, file.version, time.monotonic(), expected)
+        asked = AskedItem(file.uri, file.version, time.monotonic(), expected)
         self.asked.append(asked)
         file.replace()
         position = types.Position(*LineIndex(file.text).position(file.cursor, PositionEncoding.UTF16))
@@ -272,7 +272,7 @@ class Window:
         before = file.text[: file.cursor].rpartition("\n")[2]
         future.add_done_callback(lambda done: self._answered(msg_id, asked, file, before, done))
 
-    def _answered(self, msg_id: str, asked: Asked, file: _File, before: str, done: Future[Any]) -> None:
+    def _answered(self, msg_id: str, asked: AskedItem, file: _File, before: str, done: Future[Any]) -> None:
         asked.answered_s = now_s = time.monotonic()
         self._pending.pop(msg_id, None)
         if isinstance(error := done.exception(), JsonRpcException):

@@ -206,7 +206,7 @@ def measured(path: Path, plain: Path, rounds: int) -> dict[str, Any]:
     generator = torch.Generator().manual_seed(0)
     prompt = torch.randint(20, model.config.vocab_size, (1, PROMPT_TOKENS), generator=generator)
     runs: dict[str, Callable[[], object]] = {}
-    peers = warm.computable(lambda name: Peer(plain, warm.FORMATS[name], name, prompt), Peer.canvas)
+    peers = warm.computable(lambda name: GemmaPeer(plain, warm.FORMATS[name], name, prompt), GemmaPeer.canvas)
     for side in (Ours(model, prompt), *peers.values()):
         runs |= {f"{side.name}_{work}": getattr(side, work) for work in ("token", "canvas", "cold")}
     times: dict[str, list[float]] = {name: [] for name in runs}
@@ -259,7 +259,7 @@ class Ours:
         return cache
 
 
-class Peer:
+class GemmaPeer:
     """`transformers`, eager, with its own cache."""
 
     def __init__(self, folder: Path, dtype: torch.dtype, name: str, prompt: torch.Tensor) -> None:

@@ -52,7 +52,7 @@ LOAD_PATIENCE_S = 120.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Asked:
+class AskedQuestion:
     """One question and its answer."""
 
     deadline_ms: float
@@ -102,18 +102,18 @@ class Questions:
         return self._random.uniform(*bounds)
 
 
-async def ask_on_time(client: EngineClient, questions: Questions, count: int) -> list[Asked]:
+async def ask_on_time(client: EngineClient, questions: Questions, count: int) -> list[AskedQuestion]:
     """Asks `count` questions with random deadlines."""
 
-    async def ask(document: str, *, paired: bool) -> Asked:
+    async def ask(document: str, *, paired: bool) -> AskedQuestion:
         deadline_ms = questions.uniform(DEADLINES_MS)
         context = questions.next(document, deadline_ms)
         started_s = time.perf_counter()
         infill = await client.infill(context)
         wall_ms = (time.perf_counter() - started_s) * 1e3
-        return Asked(deadline_ms=deadline_ms, wall_ms=wall_ms, paired=paired, infill=infill)
+        return AskedQuestion(deadline_ms=deadline_ms, wall_ms=wall_ms, paired=paired, infill=infill)
 
-    asked: list[Asked] = []
+    asked: list[AskedQuestion] = []
     while len(asked) < count:
         if len(asked) % PAIR_EVERY == 0:
             asked += await asyncio.gather(ask("one.py", paired=True), ask("other.py", paired=True))
@@ -197,7 +197,7 @@ async def measure(args: argparse.Namespace) -> dict[str, Any]:
     return conditions | deadline_figures(asked) | cancellation_figures(cancelled, usual_ms)
 
 
-def deadline_figures(asked: Sequence[Asked]) -> dict[str, Any]:
+def deadline_figures(asked: Sequence[AskedQuestion]) -> dict[str, Any]:
     """Returns the figures of the questions with deadlines."""
     steps_ms = [one.infill.timings_ms["denoise"] / one.infill.steps for one in asked if one.infill.steps]
     step_ms = record.quantile(steps_ms, 0.95)

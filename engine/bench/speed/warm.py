@@ -76,7 +76,7 @@ def measured(model: Path, rounds: int) -> dict[str, Any]:
     with_fixed_steps(engine)
     engine._clock = time.process_time  # pyright: ignore[reportPrivateUsage]
     computed = computable(
-        lambda name: Peer(model, FORMATS[name]), lambda peer: peer.generate([1] * _TRIAL_TOKENS, _TRIAL_TOKENS)
+        lambda name: LlamaPeer(model, FORMATS[name]), lambda peer: peer.generate([1] * _TRIAL_TOKENS, _TRIAL_TOKENS)
     )
     peers = {f"transformers_{name}": peer for name, peer in computed.items()}
     keeping = {f"{name}_kept": peer for name, peer in peers.items()}
@@ -209,7 +209,7 @@ def fresh(engine: Engine, tokenizer: Tokenizer, context: Context, document: str)
         pipeline._tokenizer = own  # pyright: ignore[reportPrivateUsage]
 
 
-class Peer:
+class LlamaPeer:
     """`transformers`' generate.
 
     Args:

@@ -22,7 +22,7 @@ from dgemma_engine.tracing.recorder import Recorder
 
 
 class DeviceEngine:
-    """An `InfillEngine` of the HTTP server.
+    """A `CompletionEngine` of the HTTP server.
 
     Args:
         device: does the work.

@@ -14,7 +14,7 @@ from starlette.routing import Route, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from dgemma_engine.http_api.access.gate import Gate
-from dgemma_engine.http_api.completions.completion_service import CompletionService, InfillEngine, OnEnd, ignore_end
+from dgemma_engine.http_api.completions.completion_service import CompletionEngine, CompletionService, OnEnd, ignore_end
 from dgemma_engine.http_api.dialects.infill import InfillDialect
 from dgemma_engine.http_api.dialects.language_server import LanguageServerDialect
 from dgemma_engine.http_api.dialects.llama_cpp import LlamaCppDialect
@@ -42,7 +42,7 @@ OPENAPI_PATH = "/openapi.json"
 
 
 def create_app(
-    engine: InfillEngine,
+    engine: CompletionEngine,
     settings: HttpSettings,
     *,
     clock: Callable[[], float] = time.monotonic,

@@ -23,7 +23,7 @@ _Answer = TypeVar("_Answer")
 
 
 class EngineLanes:
-    """An `InfillEngine` over connections.
+    """A `CompletionEngine` over connections.
 
     Args:
         connect: makes a connection.

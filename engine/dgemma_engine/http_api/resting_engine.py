@@ -22,7 +22,7 @@ _POLL_S = 5.0
 
 
 class RestingEngine:
-    """An `InfillEngine` over connections.
+    """A `CompletionEngine` over connections.
 
     Args:
         lanes: the connections that are closed and made again.

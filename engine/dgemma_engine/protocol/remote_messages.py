@@ -31,7 +31,7 @@ MAX_PIECES = 128
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class QuestionText:
     """One question as text.
 
     Attributes:
@@ -43,13 +43,13 @@ class Question:
     sum: str
 
     @classmethod
-    def of(cls, message: Message) -> Question:
+    def of(cls, message: Message) -> QuestionText:
         """Returns a message as a question."""
         text = json.dumps(message.to_wire(), ensure_ascii=False, separators=(",", ":"))
         return cls.read(text.encode("utf-8", "replace").decode("utf-8"))
 
     @classmethod
-    def read(cls, text: str) -> Question:
+    def read(cls, text: str) -> QuestionText:
         """Returns a text with its sum.
 
         Raises:
@@ -59,7 +59,14 @@ class Question:
 
 
 def envelope(
-    question: Question, base: Question | None, *, protocol: int, session: str, request: str, number: int, drafts: bool
+    question: QuestionText,
+    base: QuestionText | None,
+    *,
+    protocol: int,
+    session: str,
+    request: str,
+    number: int,
+    drafts: bool,
 ) -> bytes:
     """Returns the body that asks a question.
 

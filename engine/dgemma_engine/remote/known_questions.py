@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dgemma_engine.bounded_store import BoundedStore
-from dgemma_engine.protocol.remote_messages import Question
+from dgemma_engine.protocol.remote_messages import QuestionText
 
 # As many as `http_api` keeps of a session.
 _NUM_KEPT = 8
@@ -13,9 +13,9 @@ class KnownQuestions:
     """Questions by document."""
 
     def __init__(self) -> None:
-        self._last: BoundedStore[str, Question] = BoundedStore(_NUM_KEPT)
+        self._last: BoundedStore[str, QuestionText] = BoundedStore(_NUM_KEPT)
 
-    def base_of(self, document: str) -> Question | None:
+    def base_of(self, document: str) -> QuestionText | None:
         """Returns the question to send changes of: the document's last, else the newest of all; None where none is.
 
         Args:
@@ -24,7 +24,7 @@ class KnownQuestions:
         newest = self._last.items()
         return self._last.get(document) or (newest[-1][1] if newest else None)
 
-    def answered(self, document: str, question: Question) -> None:
+    def answered(self, document: str, question: QuestionText) -> None:
         """Keeps a question that the other machine has."""
         self._last.put(document, question)
 

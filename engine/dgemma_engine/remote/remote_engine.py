@@ -28,7 +28,7 @@ from dgemma_engine.protocol.remote_messages import (
     DEFINITIONS_PATH,
     INFILL_PATH,
     TRACE_PATH,
-    Question,
+    QuestionText,
     envelope,
 )
 from dgemma_engine.protocol.status_messages import Status
@@ -172,7 +172,7 @@ class RemoteEngine:
             left_ms = max(due_s - asked_s, 0.0) * 1_000
             deadline_ms = self._network.remaining_ms(min(left_ms, context.deadline_ms))
             # A folder of this machine means nothing there.
-            question = Question.of(replace(context, deadline_ms=deadline_ms, folder=""))
+            question = QuestionText.of(replace(context, deadline_ms=deadline_ms, folder=""))
             base = None if is_whole else self._known.base_of(context.document)
             body = envelope(
                 question,

@@ -17,7 +17,7 @@ from dgemma_engine.cluster.replica import Replica
 from dgemma_engine.errors import CheckpointError, EngineFault, EngineUnavailable, WrongUsage
 from dgemma_engine.protocol.handshake import PROTOCOL
 from dgemma_engine.protocol.messages import Context
-from dgemma_engine.protocol.remote_messages import INFILL_PATH, Question, envelope
+from dgemma_engine.protocol.remote_messages import INFILL_PATH, QuestionText, envelope
 
 from tests.engine.cluster.asgi_client import ask
 from tests.engine.fake_engine import SteppingEngine, until
@@ -333,7 +333,7 @@ async def test_users_whose_names_join_to_the_same_text_stay_apart(
     replica = make(EngineArguments(api_key_file=str(keys), user_header="X-User"))
 
     async def document_of(key: str, user: str, session: str) -> str:
-        question = Question.of(Context(document="d", prefix="x", suffix="", max_middle_tokens=1))
+        question = QuestionText.of(Context(document="d", prefix="x", suffix="", max_middle_tokens=1))
         number = len(engine.seen) + 1
         body = envelope(
             question, None, protocol=PROTOCOL, session=session, request=f"{number}", number=number, drafts=False

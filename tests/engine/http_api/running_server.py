@@ -38,7 +38,7 @@ FREE_PORT = HttpSettings(bind=BindAddress(port=0))
 
 
 class AnsweringEngine:
-    """An `InfillEngine` without a model."""
+    """An `CompletionEngine` without a model."""
 
     def __init__(self, *texts: str) -> None:
         self.texts = texts or ("alpha + beta",)

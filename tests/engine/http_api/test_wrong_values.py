@@ -11,11 +11,11 @@ from dgemma_engine.http_api.app import DIALECTS
 from dgemma_engine.http_api.operation import Operation
 from dgemma_engine.protocol.handshake import PROTOCOL
 from dgemma_engine.protocol.messages import Context
-from dgemma_engine.protocol.remote_messages import BASE_UNKNOWN, Question
+from dgemma_engine.protocol.remote_messages import BASE_UNKNOWN, QuestionText
 
 from tests.engine.http_api.running_server import AnsweringEngine, running_server
 
-QUESTION = Question.of(Context(document="d", prefix="x", suffix=""))
+QUESTION = QuestionText.of(Context(document="d", prefix="x", suffix=""))
 # Two numbers are too large for 64 bits and for a double.
 RAW = ["null", "true", "-1", "0", "7", "1e3", "-1.5", "1e999", str(2**63), str(2**70), '""', '"x"', '"a\\u0000b"', "[]",
        "[null]", '["x"]', "[1, 2]", "[[]]", "{}", '{"x": 1}', '[{"text": 7}]', '"' + "x" * 70_000 + '"']  # fmt: skip

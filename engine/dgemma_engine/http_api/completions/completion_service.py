@@ -1,6 +1,6 @@
 """Question -> Answer over the connection to the engine: admission, document keys, speculation, states as refusals.
 
-The only service of the dialects. Works on any `InfillEngine`: the connection of this process, or one of a cluster.
+The only service of the dialects. Works on any `CompletionEngine`: the connection of this process, or one of a cluster.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def ignore_end(_end: str, _infill: Infill | None) -> None:
     """Counts nothing."""
 
 
-class InfillEngine(Protocol):
+class CompletionEngine(Protocol):
     """An engine as the HTTP server uses it; `EngineConnection` is one."""
 
     @property
@@ -85,7 +85,7 @@ class CompletionService:
 
     def __init__(
         self,
-        engine: InfillEngine,
+        engine: CompletionEngine,
         settings: HttpSettings,
         *,
         clock: Callable[[], float],

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from dgemma_engine.bounded_store import BoundedStore
 from dgemma_engine.http_api.refusal import Refusal
-from dgemma_engine.protocol.remote_messages import BASE_UNKNOWN, Question
+from dgemma_engine.protocol.remote_messages import BASE_UNKNOWN, QuestionText
 from dgemma_engine.protocol.text_delta import Piece, apply_delta, length_of
 
 _NUM_SESSIONS = 256
@@ -53,7 +53,7 @@ class KeptQuestions:
         if length_of(pieces) > self._max_chars:
             raise Refusal(status=413, message=f"The question is longer than {self._max_chars} characters.")
         try:
-            question = Question.read(apply_delta(earlier, pieces))
+            question = QuestionText.read(apply_delta(earlier, pieces))
         except ValueError:
             raise Refusal(status=400, message="The pieces do not fit the earlier question.") from None
         if question.sum != wanted_sum:

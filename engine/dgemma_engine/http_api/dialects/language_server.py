@@ -82,7 +82,7 @@ class CancelBody(Struct, kw_only=True):
     request: _Name
 
 
-class About(Struct, kw_only=True):
+class EngineProgress(Struct, kw_only=True):
     """The engine's progress, and its status once it is loaded."""
 
     protocol: int
@@ -129,7 +129,9 @@ class LanguageServerDialect:
             CANCEL_PATH: (self._cancel, CancelBody, dict[str, str], "cancels a request of the same session"),
         }
         return (
-            Operation(method="GET", paths=(ABOUT_PATH,), run=self._about, summary="state of the engine", answer=About),
+            Operation(
+                method="GET", paths=(ABOUT_PATH,), run=self._about, summary="state of the engine", answer=EngineProgress
+            ),
             *(
                 Operation(method="POST", paths=(path,), run=run, summary=summary, body=body, answer=answer)
                 for path, (run, body, answer, summary) in post.items()
@@ -147,7 +149,7 @@ class LanguageServerDialect:
             status = None
         connection = call.service.connection
         return json_response(
-            About(
+            EngineProgress(
                 protocol=PROTOCOL,
                 state=_STATES.get(connection.state, EngineState.LOADING),
                 percent=connection.percent,

@@ -17,7 +17,7 @@ from dgemma_engine.protocol.messages import Context, Extent
 from dgemma_engine.scheduling.timing import Cancel
 from dgemma_engine.tools.calibration.judged_hole import JudgedCandidate, JudgedHole
 from dgemma_engine.tools.calibration.length_bias import LengthFit, LengthTrial, fit_lengths
-from dgemma_engine.tools.calibration.samples import Sample
+from dgemma_engine.tools.calibration.samples import SampledHole
 
 # More than any hole takes: steps are never cut short, so a busy machine gives the same candidates as an idle one.
 _DEADLINE_S = 600.0
@@ -58,7 +58,7 @@ class Collected:
 
 
 def collect(
-    samples: Sequence[Sample],
+    samples: Sequence[SampledHole],
     load: Callable[[Calibration], RankingEngine],
     *,
     has_canvas: bool,
@@ -103,7 +103,9 @@ def collect(
     )
 
 
-def _length_trial(engine: RankingEngine, sample: Sample, seed: int, clock: Callable[[], float]) -> LengthTrial | None:
+def _length_trial(
+    engine: RankingEngine, sample: SampledHole, seed: int, clock: Callable[[], float]
+) -> LengthTrial | None:
     reading = engine.length_reading(_context(sample, seed), sample.task.middle, _patience(clock))
     if reading is None or not reading.confidences:
         return None
@@ -127,7 +129,7 @@ def _fitted(trials: Sequence[LengthTrial], seed: int) -> tuple[LengthFit | None,
 
 
 def rank(
-    engine: RankingEngine, sample: Sample, seed: int, clock: Callable[[], float], *, folder: str = ""
+    engine: RankingEngine, sample: SampledHole, seed: int, clock: Callable[[], float], *, folder: str = ""
 ) -> tuple[list[Ranked], JudgedHole]:
     """Asks about one hole; returns the candidates, best first, and the same judged.
 
@@ -155,7 +157,7 @@ def rank(
     )
 
 
-def _context(sample: Sample, seed: int) -> Context:
+def _context(sample: SampledHole, seed: int) -> Context:
     """Returns the question as an editor would put it; every hole is a document of its own."""
     task = sample.task
     return Context(

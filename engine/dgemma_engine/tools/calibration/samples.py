@@ -24,7 +24,7 @@ _PYTHON_SUFFIXES = frozenset({".py", ".pyi"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Sample:
+class SampledHole:
     """One hole.
 
     Attributes:
@@ -47,7 +47,7 @@ class Samples:
         num_files_at_hand: files that holes could have come from.
     """
 
-    holes: tuple[Sample, ...]
+    holes: tuple[SampledHole, ...]
     num_files_at_hand: int
 
     @property
@@ -72,7 +72,7 @@ def draw_samples(
         EngineError: a path cannot be used; the message names it.
     """
     sources: dict[int, SourceFile] = {}
-    holes: dict[tuple[str, str], Sample] = {}
+    holes: dict[tuple[str, str], SampledHole] = {}
     files: set[int] = set()
     for path in paths:
         if path.name.endswith(_HOLE_FILES):
@@ -88,22 +88,22 @@ def draw_samples(
         cutter = HoleCutter(list(sources.values()))
         for kind, share in _shares(count, kinds):
             for task in cutter.cut(kind, share, seed):
-                sample = Sample(hole=task.task_id, file=_whole(task), task=task)
+                sample = SampledHole(hole=task.task_id, file=_whole(task), task=task)
                 holes.setdefault((task.prefix, task.suffix), sample)
     found = list(holes.values())
     drawn = sorted(Random(seed).sample(range(len(found)), min(count, len(found))))
     return Samples(holes=tuple(found[index] for index in drawn), num_files_at_hand=len(files))
 
 
-def _given(path: Path) -> list[Sample]:
+def _given(path: Path) -> list[SampledHole]:
     """Returns the holes of a file but for empty ones, which no candidate can be right for."""
     # The holes of one file may each carry only a part of it: then its path says that they belong together.
     keys: dict[str, int] = {}
-    samples: list[Sample] = []
+    samples: list[SampledHole] = []
     for task in read_tasks(path):
         if task.middle.strip():
             file = keys.setdefault(task.path, _whole(task)) if task.path else _whole(task)
-            samples.append(Sample(hole=f"{path}:{task.task_id}", file=file, task=task))
+            samples.append(SampledHole(hole=f"{path}:{task.task_id}", file=file, task=task))
     return samples
 
 

@@ -13,7 +13,7 @@ from dgemma_engine.model.config import LayerKind, ModelConfig, RopeConfig
 from dgemma_engine.tools.corpus import bpe
 from dgemma_engine.tools.corpus.middles import MiddleMix
 from dgemma_engine.tools.training.data.examples import training_format
-from dgemma_engine.tools.training.optimization.muon import OptimizerConfig
+from dgemma_engine.tools.training.optimization.muon import MuonConfig
 from dgemma_engine.tools.training.optimization.schedule import Schedule
 
 
@@ -195,7 +195,7 @@ class TrainConfig:
     format: FormatTable
     data: DataTable
     middles: MiddleMix
-    optimizer: OptimizerConfig
+    optimizer: MuonConfig
     schedule: Schedule
     loss: LossTable
     run: RunTable
@@ -236,7 +236,7 @@ class TrainConfig:
             "format": FormatTable,
             "data": DataTable,
             "middles": MiddleMix,
-            "optimizer": OptimizerConfig,
+            "optimizer": MuonConfig,
             "schedule": Schedule,
             "loss": LossTable,
             "run": RunTable,

@@ -10,7 +10,7 @@ from typing import Any, Self
 
 from dgemma_engine.durable_files import write_whole
 from dgemma_engine.errors import CannotResume, TrainingError
-from dgemma_engine.tools.calibration.samples import Sample
+from dgemma_engine.tools.calibration.samples import SampledHole
 from dgemma_engine.tools.corpus.stable_hash import stable_hash
 from dgemma_engine.tools.tuning.hole_results import HoleResult
 from dgemma_engine.tools.tuning.tuned_base import TunedBase, base_changed
@@ -87,6 +87,6 @@ def reason_of(error: TrainingError) -> str:
     return str(error).partition(";")[0]
 
 
-def holes_key(samples: Sequence[Sample]) -> int:
+def holes_key(samples: Sequence[SampledHole]) -> int:
     """Returns a hash of holes and the texts around them: a held-out file that was edited has other holes."""
     return stable_hash(json.dumps([(one.hole, one.task.prefix, one.task.middle, one.task.suffix) for one in samples]))

@@ -12,7 +12,7 @@ from dgemma_engine.postprocess.shape import without_covered
 from dgemma_engine.repository_adapters.about import HeldOutFigures
 from dgemma_engine.tools.calibration.collecting import RankingEngine, rank
 from dgemma_engine.tools.calibration.judged_hole import JudgedHole
-from dgemma_engine.tools.calibration.samples import Sample
+from dgemma_engine.tools.calibration.samples import SampledHole
 from dgemma_engine.tools.evaluation.holes.hole_kind import HoleKind
 
 
@@ -38,7 +38,7 @@ class HoleResult:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Measured:
+class HoleResults:
     """Results of the first of some holes.
 
     Attributes:
@@ -52,14 +52,14 @@ class Measured:
 
 def measure(
     engine: RankingEngine,
-    samples: Sequence[Sample],
+    samples: Sequence[SampledHole],
     *,
     folder: str,
     threshold: float,
     seed: int,
     clock: Callable[[], float],
     goes_on: Callable[[int], bool],
-) -> Measured:
+) -> HoleResults:
     """Asks an engine about holes, each as a document of its own.
 
     Args:
@@ -78,7 +78,7 @@ def measure(
         ranked, hole = rank(engine, sample, seed, clock, folder=folder)
         results.append(_judged(sample, ranked, threshold))
         judged.append(hole)
-    return Measured(results=tuple(results), judged=tuple(judged))
+    return HoleResults(results=tuple(results), judged=tuple(judged))
 
 
 def figures_of(results: Sequence[HoleResult]) -> HeldOutFigures:
@@ -97,7 +97,7 @@ def figures_of(results: Sequence[HoleResult]) -> HeldOutFigures:
     )
 
 
-def _judged(sample: Sample, ranked: Sequence[Ranked], threshold: float) -> HoleResult:
+def _judged(sample: SampledHole, ranked: Sequence[Ranked], threshold: float) -> HoleResult:
     best = ranked[0] if ranked else None
     text = "" if best is None else without_covered(best.proposal.text, best.proposal.covered, sample.task.suffix)
     text, truth = (text or "").strip(), sample.task.middle.strip()

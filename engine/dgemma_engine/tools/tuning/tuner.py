@@ -23,11 +23,11 @@ from dgemma_engine.tools.adaptation.adapted_base import AdaptedBase
 from dgemma_engine.tools.adaptation.config import AdaptConfig
 from dgemma_engine.tools.adaptation.progress import AdaptProgress
 from dgemma_engine.tools.adaptation.trainer import AdaptTrainer
-from dgemma_engine.tools.calibration.samples import Sample
+from dgemma_engine.tools.calibration.samples import SampledHole
 from dgemma_engine.tools.training.checkpoint import STATE, unwritable
 from dgemma_engine.tools.tuning.begun_tuning import BegunTuning, cannot_resume, holes_key, reason_of
 from dgemma_engine.tools.tuning.comparison import Comparison
-from dgemma_engine.tools.tuning.hole_results import Measured, figures_of, measure
+from dgemma_engine.tools.tuning.hole_results import HoleResults, figures_of, measure
 from dgemma_engine.tools.tuning.learning_progress import learning_progress
 from dgemma_engine.tools.tuning.refit import Refit
 from dgemma_engine.tools.tuning.repository.file_split import FileSplit
@@ -130,7 +130,7 @@ class Tuner:
             seed=self._config.seed,
         )
 
-    def _measure_before(self, samples: Sequence[Sample], key: int) -> BegunTuning:
+    def _measure_before(self, samples: Sequence[SampledHole], key: int) -> BegunTuning:
         """Measures holes without an adapter, and saves the results."""
         started_s, allowed_s = self._clock(), _MEASURING_SHARE * self._total_s
         self._report(0, "measuring completions as they are")
@@ -199,13 +199,13 @@ class Tuner:
             )
         return trainer.progress
 
-    def _measure_after(self, begun: BegunTuning, progress: AdaptProgress, samples: Sequence[Sample]) -> Measured:
+    def _measure_after(self, begun: BegunTuning, progress: AdaptProgress, holes: Sequence[SampledHole]) -> HoleResults:
         """Measures the same holes with the adapter, installed in a store of its own as it would be in the user's."""
         figures, trial = figures_of(begun.results), AdapterStore(folder=self._folder / "trial")
         trial.install(self._about(progress, before=figures, after=figures), adapter=self._trained(), calibration=None)
         engine, num_holes = self._base.engine(self._device, trial), len(begun.results)
         after = self._measure(
-            engine, samples[:num_holes], range(82, 100), lambda done: done / num_holes, name="new completions"
+            engine, holes[:num_holes], range(82, 100), lambda done: done / num_holes, name="new completions"
         )
         # An engine that cannot use an adapter answers without it.
         if fault := engine.adapters.get(str(self._root), "it was not asked for"):
@@ -214,12 +214,12 @@ class Tuner:
         return after
 
     def _measure(
-        self, engine: Engine, samples: Sequence[Sample], percents: range, share: Callable[[int], float], *, name: str
-    ) -> Measured:
+        self, engine: Engine, holes: Sequence[SampledHole], percents: range, share: Callable[[int], float], *, name: str
+    ) -> HoleResults:
         """Measures until the share that is done, of the number of holes, is 1 or no hole is left."""
 
         def may_go_on(done: int) -> bool:
-            done_share = max(min(1.0, share(done)), done / len(samples))
+            done_share = max(min(1.0, share(done)), done / len(holes))
             self._report(percents[int((len(percents) - 1) * done_share)], f"measuring {name}: {done} so far")
             if self._clock.must_stop():
                 raise self._stopped()
@@ -227,7 +227,7 @@ class Tuner:
 
         return measure(
             engine,
-            samples,
+            holes,
             folder=str(self._root),
             threshold=self._base.calibration.threshold,
             seed=self._config.seed,
@@ -235,7 +235,7 @@ class Tuner:
             goes_on=may_go_on,
         )
 
-    def _judge(self, begun: BegunTuning, after: Measured, progress: AdaptProgress) -> TuneResult:
+    def _judge(self, begun: BegunTuning, after: HoleResults, progress: AdaptProgress) -> TuneResult:
         comparison = Comparison.of(begun.results, after.results, seed=self._config.seed)
         before_figures, after_figures = figures_of(begun.results), figures_of(after.results)
         refit = Refit.of(

@@ -10,15 +10,15 @@ from dgemma_engine.http_api.access.api_keys import ApiKeys
 from dgemma_engine.http_api.http_settings import HttpSettings
 from dgemma_engine.protocol.handshake import PROTOCOL
 from dgemma_engine.protocol.messages import Context, Snippet
-from dgemma_engine.protocol.remote_messages import Question
+from dgemma_engine.protocol.remote_messages import QuestionText
 from dgemma_engine.protocol.text_delta import Piece
 
 from tests.engine.http_api.running_server import FREE_PORT, running_server, until
 
-QUESTION = Question.of(Context(document="d", prefix="x = ", suffix="\n"))
+QUESTION = QuestionText.of(Context(document="d", prefix="x = ", suffix="\n"))
 
 
-def body(question: Question = QUESTION, pieces: Sequence[Piece] = (), **other: Any) -> dict[str, Any]:
+def body(question: QuestionText = QUESTION, pieces: Sequence[Piece] = (), **other: Any) -> dict[str, Any]:
     values = {"protocol": PROTOCOL, "session": "s", "request": "r", "sum": question.sum}
     return values | {"pieces": list(pieces) or [question.text]} | other
 
@@ -26,7 +26,7 @@ def body(question: Question = QUESTION, pieces: Sequence[Piece] = (), **other: A
 async def test_pieces_of_an_earlier_question_are_put_together() -> None:
     async with running_server() as server:
         assert (await server.post("/v1/engine/infill", body())).status == 200
-        later = Question.of(Context(document="d", prefix="x = 1", suffix="\n"))
+        later = QuestionText.of(Context(document="d", prefix="x = 1", suffix="\n"))
         end = QUESTION.text.index("x = ") + 4
         pieces = [(0, end), "1", (end, len(QUESTION.text) - end)]
         reply = await server.post("/v1/engine/infill", body(later, pieces, base=QUESTION.sum))
@@ -60,20 +60,20 @@ async def test_wrong_pieces_are_refused(change: dict[str, Any], status: int, rea
 @pytest.mark.parametrize("text", ["7", "[]", '{"document": 3}', '{"document": "d"}', "{", "[" * 3_000])
 async def test_question_that_is_no_context_is_refused(text: str) -> None:
     async with running_server() as server:
-        reply = await server.post("/v1/engine/infill", body(Question.read(text)))
+        reply = await server.post("/v1/engine/infill", body(QuestionText.read(text)))
     assert (reply.status, server.engine.contexts) == (400, [])
 
 
 async def test_long_list_in_a_question_is_refused() -> None:
     snippets = (Snippet(path="a", text="b"),) * 3
-    asked = Question.of(Context(document="d", prefix="", suffix="", snippets=snippets))
+    asked = QuestionText.of(Context(document="d", prefix="", suffix="", snippets=snippets))
     async with running_server(settings=replace(FREE_PORT, max_items=2)) as server:
         reply = await server.post("/v1/engine/infill", body(asked))
     assert reply.status == 400 and "more than 2 entries" in reply.json["error"]["message"]
 
 
 async def test_question_about_a_folder_of_the_engines_machine_is_refused() -> None:
-    asked = Question.of(Context(document="d", prefix="", suffix="", folder="/home/ann/secret"))
+    asked = QuestionText.of(Context(document="d", prefix="", suffix="", folder="/home/ann/secret"))
     async with running_server() as server:
         for path in ("/v1/engine/infill", "/v1/engine/trace"):
             reply = await server.post(path, body(asked))
@@ -82,7 +82,7 @@ async def test_question_about_a_folder_of_the_engines_machine_is_refused() -> No
 
 
 async def test_request_is_cancelled_by_its_name_only_within_its_session() -> None:
-    slow = Question.of(Context(document="d", prefix="SLOW", suffix="", deadline_ms=60_000))
+    slow = QuestionText.of(Context(document="d", prefix="SLOW", suffix="", deadline_ms=60_000))
     async with running_server() as server:
         asking = asyncio.create_task(server.post("/v1/engine/infill", body(slow, request="mine")))
         await until(lambda: bool(server.engine.contexts))
@@ -96,7 +96,7 @@ async def test_request_is_cancelled_by_its_name_only_within_its_session() -> Non
 
 
 async def test_cancellation_that_arrives_before_its_request_counts() -> None:
-    slow = Question.of(Context(document="d", prefix="SLOW", suffix="", deadline_ms=60_000))
+    slow = QuestionText.of(Context(document="d", prefix="SLOW", suffix="", deadline_ms=60_000))
     async with running_server() as server:
         await server.post("/v1/engine/cancel", {"session": "s", "request": "early"})
         reply = await server.post("/v1/engine/infill", body(slow, request="early"))
@@ -104,7 +104,7 @@ async def test_cancellation_that_arrives_before_its_request_counts() -> None:
 
 
 async def test_older_question_that_comes_late_does_not_end_the_newer_one() -> None:
-    slow = Question.of(Context(document="d", prefix="LATER", suffix="", deadline_ms=60_000))
+    slow = QuestionText.of(Context(document="d", prefix="LATER", suffix="", deadline_ms=60_000))
     async with running_server() as server:
         newer = asyncio.create_task(server.post("/v1/engine/infill", body(slow, request="b", number=2)))
         await until(lambda: bool(server.engine.contexts))
@@ -115,7 +115,7 @@ async def test_older_question_that_comes_late_does_not_end_the_newer_one() -> No
 
 
 async def test_second_try_of_a_request_ends_the_first() -> None:
-    slow = Question.of(Context(document="d", prefix="SLOW", suffix="", deadline_ms=60_000))
+    slow = QuestionText.of(Context(document="d", prefix="SLOW", suffix="", deadline_ms=60_000))
     async with running_server() as server:
         first = asyncio.create_task(server.post("/v1/engine/infill", body(slow)))
         await until(lambda: bool(server.engine.contexts))

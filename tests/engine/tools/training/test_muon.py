@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 from dgemma_engine.errors import TrainingError
-from dgemma_engine.tools.training.optimization.muon import MuonAdamW, OptimizerConfig, is_matrix, orthogonalise
+from dgemma_engine.tools.training.optimization.muon import MuonAdamW, MuonConfig, is_matrix, orthogonalise
 from torch import nn
 
 pytestmark = pytest.mark.numerical
@@ -48,7 +48,7 @@ def test_muon_updates_hidden_matrices_only() -> None:
 def test_steps_lower_the_loss_and_a_restored_optimiser_continues_identically() -> None:
     torch.manual_seed(0)
     toy = Toy()
-    optimizer = MuonAdamW(toy, OptimizerConfig())
+    optimizer = MuonAdamW(toy, MuonConfig())
     first = toy.loss().item()
 
     def steps(model: Toy, used: MuonAdamW, count: int) -> float:
@@ -60,7 +60,7 @@ def test_steps_lower_the_loss_and_a_restored_optimiser_continues_identically() -
     steps(toy, optimizer, 20)
     other = Toy()
     other.load_state_dict(toy.state_dict())
-    restored = MuonAdamW(other, OptimizerConfig())
+    restored = MuonAdamW(other, MuonConfig())
     restored.load_state_dict(optimizer.state_dict())
     assert steps(toy, optimizer, 20) == steps(other, restored, 20)
     assert toy.loss().item() < 0.5 * first
@@ -71,7 +71,7 @@ def test_step_clips_to_the_norm_it_is_given() -> None:
     toy = Toy()
     before = {name: parameter.detach().clone() for name, parameter in toy.named_parameters()}
     (toy.loss() * 1e6).backward()
-    optimizer = MuonAdamW(toy, OptimizerConfig())
+    optimizer = MuonAdamW(toy, MuonConfig())
     norm = optimizer.gradient_norm().item()
     assert norm > 1e3
     optimizer.step(1.0, norm)
@@ -82,7 +82,7 @@ def test_gradient_norm_is_over_all_gradients() -> None:
     toy = Toy()
     toy.loss().backward()
     gradients = torch.cat([parameter.grad.flatten() for parameter in toy.parameters() if parameter.grad is not None])
-    torch.testing.assert_close(MuonAdamW(toy, OptimizerConfig()).gradient_norm(), gradients.norm())
+    torch.testing.assert_close(MuonAdamW(toy, MuonConfig()).gradient_norm(), gradients.norm())
 
 
 @pytest.mark.parametrize(
@@ -95,4 +95,4 @@ def test_gradient_norm_is_over_all_gradients() -> None:
 )
 def test_step_sizes_out_of_range_are_named(values: dict[str, float], message: str) -> None:
     with pytest.raises(TrainingError, match=message):
-        OptimizerConfig(**values)
+        MuonConfig(**values)

@@ -9,7 +9,7 @@ from dgemma_engine.infill.options import InfillOptions
 from dgemma_engine.protocol.messages import CandidateSource, Context
 from dgemma_engine.repository_adapters.about import HeldOutFigures
 from dgemma_engine.scheduling.timing import Cancel
-from dgemma_engine.tools.calibration.samples import Sample
+from dgemma_engine.tools.calibration.samples import SampledHole
 from dgemma_engine.tools.evaluation.holes.task import Task
 from dgemma_engine.tools.tuning.hole_results import HoleResult, figures_of, measure
 
@@ -33,7 +33,7 @@ class Answering(KnowingEngine):
 
 
 def result_of(engine: Answering, threshold: float = 0.5) -> HoleResult:
-    samples = [Sample(hole="one", file=7, task=TASK)]
+    samples = [SampledHole(hole="one", file=7, task=TASK)]
     measured = measure(
         engine, samples, folder="/r", threshold=threshold, seed=0, clock=lambda: 0.0, goes_on=lambda _done: True
     )
@@ -65,7 +65,7 @@ def test_candidate_below_the_threshold_is_not_shown() -> None:
 
 
 def test_measuring_ends_when_interrupted() -> None:
-    samples = [Sample(hole=str(number), file=7, task=TASK) for number in range(9)]
+    samples = [SampledHole(hole=str(number), file=7, task=TASK) for number in range(9)]
     measured = measure(
         Answering("f(a"), samples, folder="/r", threshold=0.5, seed=0, clock=lambda: 0.0, goes_on=lambda done: done < 4
     )

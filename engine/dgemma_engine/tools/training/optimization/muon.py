@@ -38,7 +38,7 @@ def orthogonalise(matrix_MN: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class OptimizerConfig:
+class MuonConfig:
     """Step sizes.
 
     Attributes:
@@ -89,7 +89,7 @@ class MuonAdamW:
         config: step sizes.
     """
 
-    def __init__(self, model: nn.Module, config: OptimizerConfig) -> None:
+    def __init__(self, model: nn.Module, config: MuonConfig) -> None:
         self._config = config
         self._slots: list[_Slot] = []
         self._steps = 0
