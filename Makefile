@@ -64,7 +64,9 @@ test-clients: setup $(CLIENTS_STAMP) ## run the tests with clients of other proj
 	$(BIN)/python -m pytest -q -m clients tests/clients
 
 lint: setup ## style, formatting, import contracts
-	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/lint-imports
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check . || { echo "make format rewrites these files"; exit 1; }
+	$(BIN)/lint-imports
 
 types: setup ## strict type check, and a basic one of the benchmarks
 	$(BIN)/basedpyright

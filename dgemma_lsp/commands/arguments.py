@@ -127,7 +127,8 @@ def _setting(key: str) -> Callable[[str], str]:
 
     def read(text: str) -> str:
         if problem := option.problem(text, section=SECTION):
-            raise argparse.ArgumentTypeError(problem)
+            # An option is named by argparse, not by its setting.
+            raise argparse.ArgumentTypeError(problem.removeprefix(f"{SECTION}.{key} "))
         return text
 
     return read
@@ -139,7 +140,7 @@ def _entry(key: str) -> Callable[[str], str]:
 
     def read(text: str) -> str:
         if problem := option.problem([text], section=SECTION):
-            raise argparse.ArgumentTypeError(problem)
+            raise argparse.ArgumentTypeError(problem.removeprefix(f"{SECTION}.{key}: entry 1 "))
         return text
 
     return read

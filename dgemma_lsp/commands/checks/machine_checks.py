@@ -39,7 +39,7 @@ def check_device(facts: Facts) -> Finding:
 def check_memory(facts: Facts) -> Finding:
     """Whether there is enough memory for the model `tiny`."""
     total, available = facts.memory_bytes
-    detail = f"{total / _GIB:.1f} GiB, {available / _GIB:.1f} GiB of it unused"
+    detail = f"{total / _GIB:.1f} GiB, {available / _GIB:.1f} GiB of it available"
     if (status := facts.engine.status) is not None:
         detail += f"; the engine holds {status.memory_bytes / _GIB:.1f} GiB"
         if status.device_memory_bytes:

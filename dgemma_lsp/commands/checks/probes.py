@@ -39,6 +39,7 @@ from dgemma_lsp.settings.settings import Settings
 
 _ENGINE_PACKAGES = ("torch", "safetensors", "tokenizers", "numpy", "psutil")
 _DRIVER = Path("/proc/driver/nvidia/version")
+_MEMINFO = Path("/proc/meminfo")
 _SMI = ("nvidia-smi", "--query-gpu=driver_version,name", "--format=csv,noheader")
 _SMI_PATIENCE_S = 10.0
 _ATTACH_PATIENCE_S = 5.0
@@ -65,7 +66,7 @@ async def look_up(settings: Settings, environ: Mapping[str, str]) -> Facts:
         engine=engine,
         model=_model(settings),
         gpu=_gpu(),
-        memory_bytes=(_pages("SC_PHYS_PAGES"), _pages("SC_AVPHYS_PAGES")),
+        memory_bytes=(_pages("SC_PHYS_PAGES"), available_bytes(_MEMINFO)),
         home=None if home is None else str(home),
         runtime_disk=None if location is None or refusal else _folder(location.directory),
         state_folder=_folder(stats_file.path.parent),
@@ -225,6 +226,19 @@ def _stats(file: StatsFile) -> tuple[str, str]:
     except ValueError as error:
         return "", str(error)
     return f"{file.path}, since {counted.since}" if counted else f"{file.path} (nothing counted yet)", ""
+
+
+def available_bytes(meminfo: Path) -> int:
+    """Returns the bytes that a new program can have, as Linux counts them: unused ones, and those of cached files.
+
+    Args:
+        meminfo: `/proc/meminfo`; without it, or without the figure in it, the unused bytes count.
+    """
+    try:
+        known = re.search(r"^MemAvailable: +([0-9]+) kB$", meminfo.read_text(encoding="ascii"), flags=re.MULTILINE)
+    except (OSError, UnicodeDecodeError):
+        known = None
+    return int(known[1]) * 1_024 if known else _pages("SC_AVPHYS_PAGES")
 
 
 def _pages(name: str) -> int:

@@ -102,8 +102,10 @@ def test_wrong_options_are_reported_with_the_nearest_right_one(scripted: Start) 
         keys={"acept": "<C-y>", "dismiss": 3},
         setting={"seed": 1},
         project_venv="yes",
+        key={},
     )
     sentence = only_said(window, "there is no option")
+    assert "there is no option key; did you mean keys?" in sentence
     assert "keys.acept; did you mean keys.accept?" in sentence
     assert "keys.dismiss must be a key such as <Tab>, or false, not 3" in sentence
     assert "setting; did you mean settings?" in sentence

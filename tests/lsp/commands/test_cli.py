@@ -263,8 +263,8 @@ async def test_trace_prints_a_fault_in_one_line(environ: dict[str, str], tmp_pat
         (("trace", "a:1:1"), "the following arguments are required: --html"),
         (("complete", "a:1:1", "--seed", "-1"), "'-1' is not a whole number from 0 to"),
         (("complete", "a:1:1", "--deadline-ms", "0"), "'0' is not a whole number from 1 to 600000"),
-        (("doctor", "--device", "tpu"), "must be auto, cpu, cuda or cuda:N, not 'tpu'"),
-        (("demo", "--model", ""), "dgemma.engine.model must be a short name or the path of a model"),
+        (("doctor", "--device", "tpu"), "argument --device: must be auto, cpu, cuda or cuda:N, not 'tpu'"),
+        (("demo", "--model", ""), "argument --model: must be a short name or the path of a model"),
         (("--tcp", "x"), "'x' is not HOST:PORT"),
         (("nonsense",), "invalid choice: 'nonsense'"),
     ],
@@ -283,7 +283,10 @@ async def test_wrong_arguments_are_refused(environ: dict[str, str], arguments: t
         (("--plain-http-host", "gpu.lan"), "or add gpu.invalid, without a port, to engine.plainHttpHosts"),
         (("--plain-http-host", "gpu.invalid:8012"), "or add gpu.invalid, without a port, to engine.plainHttpHosts"),
         (("--plain-http-host", "gpu.invalid"), "gpu.invalid:8012 is not found"),
-        (("--plain-http-host", "a b"), "'a b' is not a host name, such as gpu.lan"),
+        (
+            ("--plain-http-host", "a b"),
+            "argument --plain-http-host: cannot be used: 'a b' is not a host name, such as gpu.lan",
+        ),
     ],
 )
 async def test_plain_http_to_another_machine_needs_its_name(

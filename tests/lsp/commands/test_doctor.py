@@ -353,3 +353,16 @@ def test_gpu_of_another_maker_is_found_without_importing_torch(
     monkeypatch.setattr("platform.machine", lambda: machine[1])
     said = probes._other_card()  # pyright: ignore[reportPrivateUsage]
     assert (expected in said) and bool(said) is bool(expected)
+
+
+@pytest.mark.parametrize("text", ["", "MemAvailable: many\n", "MemAvailable:    2048 kB\n", "\xff", None])
+def test_available_memory_counts_cached_files(
+    text: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pages = {"SC_AVPHYS_PAGES": 3, "SC_PAGE_SIZE": 4_096}
+    monkeypatch.setattr("os.sysconf", pages.__getitem__)
+    meminfo = tmp_path / "meminfo"
+    if text is not None:
+        meminfo.write_text("MemFree:   1024 kB\n" + text, encoding="utf-8")
+    expected = 2_048 * 1_024 if text and "2048" in text else 3 * 4_096
+    assert probes.available_bytes(meminfo) == expected

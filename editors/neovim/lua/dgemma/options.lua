@@ -152,7 +152,7 @@ function M.read(raw)
         options.keys[each] = false
       end
     elseif not option then
-      local meant = nearest.nearest(name, M.names())
+      local meant = nearest.nearest(name, vim.list_extend(vim.tbl_keys(GROUPS), M.names()))
       table.insert(problems, ("there is no option %s; did you mean %s? It is ignored"):format(name, meant))
     elseif option.check(value) then
       -- Of the tables only that of settings may be empty, and it would reach the server as a list.
