@@ -70,7 +70,8 @@ class Elsewhere:
 
 
 ANSWER = (
-    r"print\(area\(>>width, height<<\)\)\n\[shown: score \d\.\d+, ended by \w+ \w+, \d+ passes of the model, \d+ ms\]"
+    r"return>>.+<<\n\n\nprint\(mean\(\[1, 2, 3\]\)\)\n"
+    r"\[(shown|unlikely): score \d\.\d+, ended by \w+ \w+, \d+ passes of the model, \d+ ms\]"
 )
 NO_ADAPTER = r"dgemma-engine: tree: .* `dgemma-engine adapters` lists those there are\n$"
 
@@ -84,13 +85,13 @@ QUESTION = r"""'{"prompt": "def area(w, h):\n    return ", "suffix": "\n"}'"""
 CURL = f"curl http://127.0.0.1:8012/v1/completions -H 'Content-Type: application/json' -d {QUESTION}"
 
 COMMANDS: dict[str, Run | Elsewhere | ByHand] = {
-    "cat area.py": Run(r"(?s)^width = 3\n.*print\(area\(\)\)\n$"),
-    "dgemma-lsp complete area.py:10:12 --model tiny": Run(ANSWER),
-    "dgemma-lsp complete FILE:LINE:COLUMN": Run(ANSWER, "dgemma-lsp complete area.py:10:12"),
+    "cat mean.py": Run(r"(?s)^def mean\(values\):\n.*print\(mean\(\[1, 2, 3\]\)\)\n$"),
+    "dgemma-lsp complete mean.py:3:11": Run(ANSWER),
+    "dgemma-lsp complete FILE:LINE:COLUMN": Run(ANSWER, "dgemma-lsp complete mean.py:3:11"),
     "dgemma-lsp trace FILE:LINE:COLUMN --html OUT": Run(
-        r"<!doctype html>(?s:.*)</html>", "dgemma-lsp trace area.py:10:12 --html OUT > said && cat OUT"
+        r"<!doctype html>(?s:.*)</html>", "dgemma-lsp trace mean.py:3:11 --html OUT > said && cat OUT"
     ),
-    "dgemma-lsp complete FILE:LINE:COLUMN --model tiny": Run(ANSWER, "dgemma-lsp complete area.py:10:12 --model tiny"),
+    "dgemma-lsp complete FILE:LINE:COLUMN --model tiny": Run(ANSWER, "dgemma-lsp complete mean.py:3:11 --model tiny"),
     "dgemma-engine stop --all": Run(
         r"^(engine stopped \(pid \d+\)\n)+$", "dgemma-engine start --model tiny > said && dgemma-engine stop --all"
     ),
@@ -193,8 +194,8 @@ def desk() -> Iterator[Path]:
         program = folder / "bin" / name
         program.write_text(f'#!/bin/sh\nexec {sys.executable} -m {module} "$@"\n')
         program.chmod(0o755)
-    readme = next(block.text for block in blocks() if block.text.startswith("$ cat area.py"))
-    (folder / "area.py").write_text(readme.partition("$ cat area.py\n")[2].partition("$ ")[0])
+    readme = next(block.text for block in blocks() if block.text.startswith("$ cat mean.py"))
+    (folder / "mean.py").write_text(readme.partition("$ cat mean.py\n")[2].partition("$ ")[0])
     shutil.copytree(ROOT / "engine/dgemma_engine/postprocess", folder / "tree")
     authority = trustme.CA()
     certificate = authority.issue_cert("gpu.example")
