@@ -17,9 +17,11 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))  # where `record` lies
 
 import record
+from dgemma_engine.checkpoint.builtin import model_folder
 from dgemma_engine.errors import EngineUnavailable
 from dgemma_engine.ipc.client import EngineClient
 from dgemma_engine.ipc.endpoint import EngineLocation
+from dgemma_engine.model_store.catalogue import TINY
 from dgemma_engine.protocol.status_messages import Status
 from editor import editing
 from lsprotocol import types
@@ -28,12 +30,16 @@ TEXT = "import os\n\n\ndef home():\n    return os.path.\n"
 CURSOR = types.Position(line=4, character=19)
 
 
-async def first_answer_s() -> tuple[float, Status]:
-    """Returns the seconds from starting the server to the first answer, and the engine's status then."""
+async def first_answer_s(model: str) -> tuple[float, Status]:
+    """Returns the seconds from starting the server to the first answer, and the engine's status then.
+
+    Args:
+        model: `engine.model`.
+    """
     with tempfile.TemporaryDirectory(prefix="dgemma-") as runtime:
-        location = EngineLocation.locate({"DGEMMA_RUNTIME_DIR": runtime})
+        location = EngineLocation.locate({"DGEMMA_RUNTIME_DIR": runtime}, model=model)
         started = time.perf_counter()
-        async with editing({"deadlineMs": 10_000}, runtime) as editor:
+        async with editing({"deadlineMs": 10_000, "engine": {"model": model}}, runtime) as editor:
             editor.open(TEXT)
             status: Status | None = None
             while status is None or not sum(status.requests.values()):
@@ -60,16 +66,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     record.add_destination(parser)
     parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--model", choices=("tiny", "small", "coder"), default="small", help="default: small")
     args = parser.parse_args()
-    measured = [asyncio.run(first_answer_s()) for _ in range(args.rounds)]
+    # The servers have a home of their own, where no model was fetched.
+    model = TINY if args.model == TINY else str(model_folder(args.model))
+    measured = [asyncio.run(first_answer_s(model)) for _ in range(args.rounds)]
     seconds = [elapsed_s for elapsed_s, _status in measured]
     status = measured[-1][1]
     result = {
         "rounds": args.rounds,
         "median_s": round(statistics.median(seconds), 2),
         "slowest_s": round(max(seconds), 2),
-        "target_s": 6,
-        "model": status.model,
+        "target_s": 4,
+        "model": args.model,
         "device": status.device,
         "engine_memory_mib": round(status.memory_bytes / 2**20),
     }

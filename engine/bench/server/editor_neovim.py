@@ -20,6 +20,8 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[1]))  # where `record` lies
 
 import record
+from dgemma_engine.checkpoint.builtin import model_folder
+from dgemma_engine.model_store.catalogue import TINY
 from library_places import CutLine, visits
 from own_engines import end_engines
 
@@ -80,15 +82,21 @@ def wait(window: Window, text: str, place: CutLine) -> dict[str, Any]:
     raise SystemExit(f"no answer in 10 s at line {place.row + 1}: {lines[place.row]!r}")
 
 
-def measure(num_shown: int, folder: Path) -> dict[str, Any]:
-    """Goes through places until that many completions were shown."""
+def measure(num_shown: int, folder: Path, model: str) -> dict[str, Any]:
+    """Goes through places until that many completions were shown.
+
+    Args:
+        num_shown: the number.
+        folder: an empty one, for everything that is written.
+        model: `engine.model`.
+    """
     program = install(ROOT / ".editors/neovim")
     environment = os.environ | {"DGEMMA_RUNTIME_DIR": str(folder / "r"), "OMP_NUM_THREADS": "1"}
     (folder / "a.py").write_text("import os\nprint(os.\n", encoding="utf-8")
     key_ms: list[float] = []
     asked_ms: list[float] = []
     num_places = 0
-    options = {"cmd": [sys.executable, "-m", "dgemma_lsp"]}
+    options = {"cmd": [sys.executable, "-m", "dgemma_lsp"], "settings": {"engine": {"model": model}}}
     with Window(program, folder / "nvim", environment, options, [folder / "a.py"]) as window:
         window.attached()
         window.lua("vim.bo.indentexpr, vim.bo.autoindent = '', false")
@@ -120,10 +128,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     record.add_destination(parser)
     parser.add_argument("--completions", type=int, default=100)
+    parser.add_argument("--model", choices=("tiny", "small", "coder"), default="small", help="default: small")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="b-") as name:
         try:
-            result = measure(args.completions, Path(name))
+            # The editor has a home of its own, where no model was fetched.
+            model = TINY if args.model == TINY else str(model_folder(args.model))
+            result = {"model": args.model, **measure(args.completions, Path(name), model)}
         finally:
             end_engines(name)
     record.write("editor_neovim", result, args.out)

@@ -19,6 +19,8 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[1]))  # where `record` lies
 
 import record
+from dgemma_engine.checkpoint.builtin import model_folder
+from dgemma_engine.model_store.catalogue import TINY
 from library_places import CutLine, visits
 from own_engines import end_engines
 from playwright.sync_api import sync_playwright
@@ -81,8 +83,14 @@ def _is_busy(log: Path) -> bool:
     return said.rfind(b'"kind": "busy"') > said.rfind(b'"kind": "ready"')
 
 
-def measure(num_shown: int, folder: Path) -> dict[str, Any]:
-    """Goes through places until that many completions were shown."""
+def measure(num_shown: int, folder: Path, model: str) -> dict[str, Any]:
+    """Goes through places until that many completions were shown.
+
+    Args:
+        num_shown: the number.
+        folder: an empty one, for everything that is written.
+        model: `engine.model`.
+    """
     install()
     environ = os.environ | {"DGEMMA_RUNTIME_DIR": str(folder / "r"), "XDG_STATE_HOME": str(folder / "s")}
     environ |= {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(map(str, (ROOT, ROOT / "engine")))}
@@ -97,7 +105,7 @@ def measure(num_shown: int, folder: Path) -> dict[str, Any]:
     num_places = 0
     (workspace / "open.py").write_text("import os\nprint(os.", encoding="utf-8")
     with serving(home, environ) as server, sync_playwright() as playwright:
-        server.machine_settings({"dgemma.server.path": str(program)})
+        server.machine_settings({"dgemma.server.path": str(program), "dgemma.engine.model": model})
         browser = playwright.chromium.launch(executable_path=get_chromium(), args=list(CHROMIUM_FLAGS))
         page = browser.new_page(viewport={"width": 1100, "height": 640})
         window = Window(page, server.url(workspace, workspace / "open.py"))
@@ -132,10 +140,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     record.add_destination(parser)
     parser.add_argument("--completions", type=int, default=100)
+    parser.add_argument("--model", choices=("tiny", "small", "coder"), default="small", help="default: small")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="b-", ignore_cleanup_errors=True) as name:
         try:
-            result = measure(args.completions, Path(name))
+            # The editor has a home of its own, where no model was fetched.
+            model = TINY if args.model == TINY else str(model_folder(args.model))
+            result = {"model": args.model, **measure(args.completions, Path(name), model)}
         finally:
             end_engines(name)
     record.write("editor_vscode", result, args.out)
