@@ -82,7 +82,8 @@ def main() -> None:
         "device": status.device,
         "engine_memory_mib": round(status.memory_bytes / 2**20),
     }
-    record.write("cold_start", result, args.out)
+    name = "cold_start" if args.model == "small" else f"cold_start_{args.model}"
+    record.write(name, result, args.out)
 
 
 if __name__ == "__main__":
