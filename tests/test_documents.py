@@ -36,7 +36,8 @@ def test_make_figures_rewrites_a_stale_value_and_nothing_else(
     for document in figures.DOCUMENTS:
         (tmp_path / document).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / document, tmp_path / document)
-    (tmp_path / "README.md").write_text(README.replace("| 0.2558 share |", "| 0.9 share |"), encoding="utf-8")
+    first = next(figures.quoted("README.md"))
+    (tmp_path / "README.md").write_text(README.replace(f"| {first.quoted} ", "| 12345.6 ", 1), encoding="utf-8")
     monkeypatch.setattr(figures, "ROOT", tmp_path)
     monkeypatch.setattr(sys, "argv", ["figures.py", "--check"])
     assert figures.main() == 1
