@@ -194,7 +194,7 @@ assert found["Description"].startswith("# dgemma-lsp") and found["Keywords"] and
 endef
 export DESCRIBED
 
-check-package: package ## install the wheel into empty environments, alone and with the extras engine and http
+check-package: package ## install the wheel into an empty environment, alone and with each extra of a user
 	rm -rf $(CHECK) && $(PYTHON) -m venv $(CHECK)
 	$(CHECK)/bin/pip install --quiet --disable-pip-version-check $(DIST)/dgemma_lsp-$(VERSION)-py3-none-any.whl
 	$(CHECK)/bin/dgemma-lsp --version
@@ -203,6 +203,8 @@ check-package: package ## install the wheel into empty environments, alone and w
 	cd / && $(CURDIR)/$(CHECK)/bin/dgemma-lsp complete $(CURDIR)/dgemma_lsp/request.py:30:5 --model tiny
 	$(CHECK)/bin/dgemma-engine stop --model tiny
 	$(CHECK)/bin/dgemma-engine serve --ray-example first_steps >/dev/null
+	$(CHECK)/bin/pip install --quiet --disable-pip-version-check '$(DIST)/dgemma_lsp-$(VERSION)-py3-none-any.whl[ray,train,eval]' torch==2.13.0
+	cd / && $(CURDIR)/$(CHECK)/bin/python -c 'import dgemma_engine.cluster.application, matplotlib, pyarrow'
 
 package-neovim: setup ## Neovim archive into dist
 	mkdir -p $(DIST)

@@ -143,7 +143,7 @@ def test_typing_benchmark_ends_with_the_documented_keys(
     traces, window = importlib.import_module("typing_traces"), importlib.import_module("window")
 
     def asked(answered_s: float | None, stale_s: float) -> Any:
-        return window.Asked(uri="a", version=1, sent_s=0.0, expected=None, answered_s=answered_s, stale_s=stale_s)
+        return window.AskedItem(uri="a", version=1, sent_s=0.0, expected=None, answered_s=answered_s, stale_s=stale_s)
 
     played = SimpleNamespace(asked=[asked(1.0, 0.0), asked(2.0, 1.5), asked(None, 0.0)], keys=3, accepted=0)
 

@@ -56,7 +56,7 @@ def report(modules: Callable[[str], ModuleType], tmp_path: Path) -> Any:
 def setting(modules: Callable[[str], ModuleType], monkeypatch: pytest.MonkeyPatch) -> Any:
     cases = modules("gpu_cases")
     monkeypatch.setattr(cases, "SAMPLER", replace(cases.SAMPLER, num_steps=5))
-    return modules("gpu_setting").Setting.of_processor(("int4",))
+    return modules("gpu_setting").GpuSetting.of_processor(("int4",))
 
 
 def saved(report: Any) -> dict[str, Any]:
