@@ -28,7 +28,7 @@ class Air:
         self.cancelled = 0
         self.answer: asyncio.Future[Infill] = asyncio.Future()
         self.on_draft: OnDraft | None = None
-        self.flights = InFlightRequests(
+        self.requests = InFlightRequests(
             on_done=lambda flight, outcome: self.landed.append((flight, infill_of(outcome))),
             on_activity=self.active.append,
             grace_s=grace_s,
@@ -43,7 +43,7 @@ class Air:
             raise
 
     async def launch(self, *, speculative: bool = False) -> InFlightRequest:
-        flight = self.flights.launch(PLACE, self.ask, speculative=speculative)
+        flight = self.requests.launch(PLACE, self.ask, speculative=speculative)
         await asyncio.sleep(0)
         return flight
 
@@ -62,7 +62,7 @@ async def test_answer_reaches_every_caller() -> None:
     assert [infill_of(outcome) for outcome in await asyncio.gather(*waiting)] == [ANSWER, ANSWER]
     assert air.landed == [(flight, ANSWER)]
     assert air.active == [True, False]
-    assert air.flights.get("u") is None
+    assert air.requests.get("u") is None
 
 
 async def test_request_without_a_caller_goes_on_for_the_grace_period() -> None:
@@ -73,7 +73,7 @@ async def test_request_without_a_caller_goes_on_for_the_grace_period() -> None:
     waiting.cancel()
     await asyncio.wait([waiting])
     assert air.cancelled == 0
-    assert air.flights.get("u") is flight
+    assert air.requests.get("u") is flight
     adopting = asyncio.create_task(flight.outcome(""))
     await asyncio.sleep(0.15)
     assert air.cancelled == 0, "a caller waits again"
@@ -100,7 +100,7 @@ async def test_drafts_decide_whether_typed_text_agrees() -> None:
     assert await asyncio.wait_for(adopting, 5) is None
     assert not flight.done, "the caller decides whether to cancel the request"
     assert flight.num_steps == 3
-    await air.flights.close()
+    await air.requests.close()
 
 
 async def test_newer_request_replaces_the_older_without_a_pause_in_activity() -> None:
@@ -111,9 +111,9 @@ async def test_newer_request_replaces_the_older_without_a_pause_in_activity() ->
     newer = await air.launch()
     assert await asyncio.wait_for(waiting, 5) is None
     assert air.cancelled == 1
-    assert air.flights.get("u") is newer
+    assert air.requests.get("u") is newer
     assert air.active == [True]
-    await air.flights.close()
+    await air.requests.close()
 
 
 async def test_speculative_request_is_no_activity_and_needs_no_caller() -> None:
@@ -124,7 +124,7 @@ async def test_speculative_request_is_no_activity_and_needs_no_caller() -> None:
     waiting.cancel()
     await asyncio.sleep(0.05)
     assert not flight.done
-    assert air.flights.get("u") is None
+    assert air.requests.get("u") is None
     air.answer.set_result(ANSWER)
     await flight.task
     assert air.landed == [(flight, ANSWER)]
@@ -136,7 +136,7 @@ async def test_close_cancels_every_request_and_answers_every_caller() -> None:
     flight, other = await air.launch(), await air.launch(speculative=True)
     waiting = asyncio.create_task(flight.outcome(""))
     await asyncio.sleep(0)
-    await air.flights.close()
+    await air.requests.close()
     assert await waiting is None
     assert flight.task.done()
     assert other.task.done()
@@ -146,11 +146,11 @@ async def test_close_cancels_every_request_and_answers_every_caller() -> None:
 async def test_cancel_document_ends_the_requests_of_that_document_only() -> None:
     air = Air()
     await air.launch()
-    air.flights.cancel_document("another")
+    air.requests.cancel_document("another")
     assert not air.landed
-    air.flights.cancel_document("u")
+    air.requests.cancel_document("u")
     assert [outcome for _, outcome in air.landed] == [None]
-    await air.flights.close()
+    await air.requests.close()
 
 
 async def test_error_is_an_outcome() -> None:
@@ -178,7 +178,7 @@ async def test_edit_decides_whether_the_request_may_serve(text: str, cursor: int
     flight = await air.launch()
     air.draft("value", 1)
     assert flight.may_serve(text, cursor) is serves
-    await air.flights.close()
+    await air.requests.close()
 
 
 async def test_closing_bracket_that_the_editor_inserts_is_ignored() -> None:
@@ -187,4 +187,4 @@ async def test_closing_bracket_that_the_editor_inserts_is_ignored() -> None:
     air.draft("(value)", 1)
     assert flight.may_serve("x()", 3)
     assert not flight.may_serve("x[]", 3)
-    await air.flights.close()
+    await air.requests.close()
